@@ -131,7 +131,7 @@ class Portrait:
     mesh: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Identity:
     """A person whose face may be put on others.
 

@@ -1,0 +1,136 @@
+"""Blending: a patch into its frame, and colour matching for patches that were not relit.
+
+Only the pixels under the patch's mask change; nothing of the frame's size is allocated.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+
+from mien import geometry
+from mien.types import Frame, Image, Patch, Rect
+
+
+def soft(frame: Frame, patch: Patch) -> None:
+    """Mix the patch in by its mask; writes to the frame and records the rectangle."""
+    placed = _place(frame, patch)
+    if placed is None:
+        return
+    rect, image, alpha = placed
+    view = frame.image[rect.slices()]
+    weight = alpha.astype(np.float32) * np.float32(1 / 255)
+    view[...] = cv2.blendLinear(image, view, weight, 1 - weight)
+    frame.mark_dirty(rect)
+
+
+def poisson(frame: Frame, patch: Patch) -> None:
+    """Gradient-domain blending (Pérez et al., "Poisson image editing", 2003) on the region.
+
+    Solved on the patch's rectangle, with a rim of two pixels of the frame, not on the whole frame.
+    The mask's soft edge is kept by mixing the solution in by it.
+    """
+    placed = _place(frame, patch)
+    if placed is None:
+        return
+    rect, image, alpha = placed
+    hard = (alpha > 96).astype(np.uint8) * 255
+    # The equations need a border of known pixels.
+    hard[:2], hard[-2:], hard[:, :2], hard[:, -2:] = 0, 0, 0, 0
+    ys, xs = np.nonzero(hard)
+    if len(ys) < 16:
+        return soft(frame, patch)
+    view = frame.image[rect.slices()]
+    centre = (int(xs.min() + xs.max() + 1) // 2, int(ys.min() + ys.max() + 1) // 2)
+    solved = cv2.seamlessClone(image, np.ascontiguousarray(view), hard, centre, cv2.NORMAL_CLONE)
+    weight = np.maximum(alpha, hard).astype(np.float32) * np.float32(1 / 255)
+    view[...] = cv2.blendLinear(solved, view, weight, 1 - weight)
+    frame.mark_dirty(rect)
+    return None
+
+
+BLENDS: Final = {"soft": soft, "poisson": poisson}
+
+
+def match_color(patch: Patch, frame: Frame, mode: Literal["none", "lab", "histogram"]) -> Patch:
+    """Give the patch the colours of what it covers, for generators that do not relight.
+
+    ``lab`` matches mean and spread in CIE L*a*b* (Reinhard et al., "Color transfer between
+    images", 2001); ``histogram`` matches the distribution of each RGB channel. Both are measured
+    under the mask.
+    """
+    if mode == "none":
+        return patch
+    height, width = patch.mask.shape
+    under = cv2.warpAffine(
+        frame.image, patch.matrix, (width, height), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    where = patch.mask > 127
+    if where.sum() < 64:
+        return patch
+    image = _lab(patch.image, under, where) if mode == "lab" else _hist(patch.image, under, where)
+    return Patch(image, patch.mask, patch.matrix)
+
+
+def white_balance(image: Image) -> Image:
+    """Remove a colour cast: shades of grey with a Minkowski norm of 6 (Finlayson, Trezzi 2004).
+
+    Gains are bounded to 0.7..1.4, since a portrait before a coloured wall is no colour cast.
+    """
+    small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float64)
+    norm = (small**6).mean((0, 1)) ** (1 / 6)
+    gain = np.clip(norm.mean() / np.maximum(norm, 1e-6), 0.7, 1.4)
+    return np.clip(image * gain + 0.5, 0, 255).astype(np.uint8)
+
+
+def _lab(image: Image, under: Image, where: np.ndarray) -> Image:
+    ours = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    theirs = cv2.cvtColor(under.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    m, s = ours[where].mean(0), ours[where].std(0)
+    n, t = theirs[where].mean(0), theirs[where].std(0)
+    moved = (ours - m) * np.clip(t / np.maximum(s, 1e-3), 0.5, 2.0) + n
+    rgb = cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)
+    return np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _hist(image: Image, under: Image, where: np.ndarray) -> Image:
+    out = np.empty_like(image)
+    levels = np.arange(256)
+    for c in range(3):
+        ours = np.cumsum(np.bincount(image[..., c][where], minlength=256))
+        theirs = np.cumsum(np.bincount(under[..., c][where], minlength=256))
+        table = np.interp(ours / ours[-1], theirs / theirs[-1], levels)
+        out[..., c] = np.round(table).astype(np.uint8)[image[..., c]]
+    return out
+
+
+def _place(frame: Frame, patch: Patch) -> tuple[Rect, Image, Image] | None:
+    """The patch and its mask in pixels of the frame, over the rectangle that the mask reaches."""
+    height, width = frame.image.shape[:2]
+    ph, pw = patch.mask.shape
+    m = patch.matrix
+    if np.array_equal(m[:, :2], np.eye(2)) and np.array_equal(m[:, 2], np.round(m[:, 2])):
+        x0, y0 = int(-m[0, 2]), int(-m[1, 2])
+        x, y, w, h = cv2.boundingRect(patch.mask)
+        rect = Rect(max(0, x0 + x), max(0, y0 + y), min(width, x0 + x + w), min(height, y0 + y + h))
+        if rect.empty:
+            return None
+        cut = (slice(rect.y0 - y0, rect.y1 - y0), slice(rect.x0 - x0, rect.x1 - x0))
+        return rect, patch.image[cut], patch.mask[cut]
+    back = geometry.invert(m)
+    corners = geometry.transform(back, [[-1, -1], [pw, -1], [-1, ph], [pw, ph]])
+    lo, hi = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
+    rect = Rect(max(0, lo[0]), max(0, lo[1]), min(width, hi[0]), min(height, hi[1]))
+    if rect.empty:
+        return None
+    size = (rect.x1 - rect.x0, rect.y1 - rect.y0)
+    shifted = back.copy()
+    shifted[:, 2] -= (rect.x0, rect.y0)
+    image = cv2.warpAffine(
+        patch.image, shifted, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    alpha = cv2.warpAffine(patch.mask, shifted, size, flags=cv2.INTER_LINEAR)
+    return rect, image, alpha  # type: ignore[return-value]

@@ -1,0 +1,219 @@
+"""Generators: from a frame, its faces and the identities chosen for them to patches.
+
+``mesh`` paints the portrait itself through the motion field, lit like the target; ``warp`` is the
+same without any change of light, for comparison and for ``--color``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import cv2
+import numpy as np
+
+from mien import mask, motion
+from mien.errors import ModelNotFound
+from mien.types import Face, Faces, Floats, Frame, Generate, Identity, Image, Patch, Portrait
+
+LOW: Final = 32
+"""Side in cells of the grid on which light, the low-frequency colour, is compared."""
+
+SIGMA: Final = 3.0
+"""Blur of that grid. Finer light would bring the features of the person replaced back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """A portrait made ready: all that depends on the identity alone.
+
+    Attributes:
+        levels: The portrait and its halvings, ``(S, S, 4)`` uint8: RGB and how far the pixel is
+            the person's own skin or features (255), not hair or background.
+        mesh: ``(504, 3)`` extended mesh in pixels of ``levels[0]``.
+    """
+
+    levels: tuple[Image, ...]
+    mesh: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class MeshGenerator:
+    """Warps the portrait by the motion field and moves its light toward the target's.
+
+    The mouth's interior and the eyes stay the target's. Without state but for what was prepared
+    for each identity, so one instance serves all streams.
+
+    Attributes:
+        relight: Match low-frequency colour; off makes the plain ``warp``.
+        eyes: Keep the target's eyes.
+    """
+
+    relight: bool = True
+    eyes: bool = True
+    _prepared: WeakKeyDictionary[Identity, Paint] = field(default_factory=WeakKeyDictionary)
+
+    def __call__(
+        self, frame: Frame, faces: Faces, identities: Sequence[Identity]
+    ) -> list[Patch]:
+        """One patch for each face that is in view.
+
+        Args:
+            frame: Read only.
+            faces: With meshes.
+            identities: One for each face.
+        """
+        patches = []
+        for face, identity in zip(faces, identities, strict=True):
+            patch = self._one(frame, face, self.prepare(identity))
+            if patch is not None:
+                patches.append(patch)
+        return patches
+
+    def prepare(self, identity: Identity) -> Paint:
+        """What depends on the identity alone, made once."""
+        paint = self._prepared.get(identity)
+        if paint is None:
+            paint = self._prepared.setdefault(identity, prepare(identity.portraits[0]))
+        return paint
+
+    def _one(self, frame: Frame, face: Face, paint: Paint) -> Patch | None:
+        if face.mesh is None:
+            raise ValueError("generate: expected faces with a mesh; run landmarks first")
+        height, width = frame.image.shape[:2]
+        region = motion.region_of(face.mesh, width, height)
+        if region.x1 - region.x0 < 8 or region.y1 - region.y0 < 8:
+            return None
+        target = frame.image[region.slices()]
+        flow = motion.field(face.mesh, paint.mesh, region)
+        h, w = flow.inside.shape
+        small = cv2.resize(target, (w, h), interpolation=cv2.INTER_AREA)
+        texture, lookup = _level(paint, flow)
+        painted_small = cv2.remap(
+            texture, lookup, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+
+        # Weights on the grid: where the patch is shown, and where light may be read from.
+        own = painted_small[..., 3].astype(np.float32) / 255
+        skin = mask.skin(small, flow.to_grid(face.mesh[list(mask.SKIN), :2]))
+        outline = mask.contour(flow, face.mesh)
+        kept = mask.openings(flow, face.mesh, eyes=self.eyes)
+        rim = 1 - np.clip(outline * 1.15, 0, 1)
+        alpha = outline * flow.visible * own
+        # Near the outline only what looks like skin is painted over: fringe and beard edges stay.
+        alpha *= 1 - (1 - skin) * np.clip(rim * 1.6 + 0.15, 0, 1)
+        alpha *= 1 - kept
+        inside = flow.inside > 0
+        shared = inside * flow.visible * (1 - kept)
+
+        patch_size = (region.x1 - region.x0, region.y1 - region.y0)
+        full = cv2.resize(lookup, patch_size, interpolation=cv2.INTER_LINEAR)
+        painted = cv2.remap(
+            texture[..., :3], full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        if self.relight:
+            gain, bias = light(
+                painted_small[..., :3], shared * own + 1e-3, small, shared * skin + 1e-3
+            )
+            painted = _apply(painted, gain, bias)
+        alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
+        mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
+        shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
+        return Patch(painted, mask_full, shift)
+
+
+def light(
+    source: Image, source_weight: Floats, target: Image, target_weight: Floats
+) -> tuple[Floats, Floats]:
+    """Gain and bias that give the source the target's low-frequency colour.
+
+    Both are blurred with their weights (normalised convolution, Knutsson and Westin 1993), so
+    that eyes, hair and what is hidden do not bleed into the light. The gain is bounded; the bias
+    makes up what is left.
+
+    Args:
+        source: ``(h, w, 3)`` uint8.
+        source_weight: ``(h, w)`` float32.
+        target: ``(h, w, 3)`` uint8.
+        target_weight: ``(h, w)`` float32.
+
+    Returns:
+        Gain and bias, each ``(h', w', 3)`` float32 on a coarser grid; result = gain·x + bias.
+    """
+    s = _low(source, source_weight)
+    t = _low(target, target_weight)
+    gain = np.clip((t + 4.0) / (s + 4.0), 0.35, 2.2)
+    return gain.astype(np.float32), (t - gain * s).astype(np.float32)
+
+
+def prepare(portrait: Portrait) -> Paint:
+    """Pyramid, extended mesh and own-skin map of a portrait."""
+    image = np.ascontiguousarray(portrait.image)
+    side = image.shape[0]
+    mesh = motion.extended(portrait.mesh)
+    region = motion.Rect(0, 0, side, side)
+    flow = motion.field(portrait.mesh, mesh, region)
+    small = cv2.resize(image, flow.inside.shape[::-1], interpolation=cv2.INTER_AREA)
+    skin = mask.skin(small, flow.to_grid(portrait.mesh[list(mask.SKIN), :2]))
+    outline = mask.contour(flow, portrait.mesh)
+    # In the middle of the face brows, lips and beard belong to the person; near the outline what
+    # does not look like skin is hair, hat or background.
+    rim = np.clip((1 - outline) * 1.6, 0, 1)
+    own = 1 - (1 - skin) * rim
+    own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
+    alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
+    levels = [np.dstack([image, alpha])]
+    while min(levels[-1].shape[:2]) >= 64:
+        levels.append(cv2.pyrDown(levels[-1]))
+    return Paint(tuple(levels), mesh)
+
+
+GENERATORS: Final = ("mesh", "warp")
+
+
+def load(name: str) -> Generate:
+    """The generator of that name.
+
+    Raises:
+        ModelNotFound: Names those that exist.
+    """
+    if name == "mesh":
+        return MeshGenerator()
+    if name == "warp":
+        return MeshGenerator(relight=False)
+    raise ModelNotFound(f"generator {name!r} is unknown; known are {', '.join(GENERATORS)}")
+
+
+def _level(paint: Paint, flow: motion.MotionField) -> tuple[Image, Floats]:
+    """The level of the portrait nearest above the target's resolution, and the lookup in it."""
+    h, w = flow.inside.shape
+    step = np.abs(np.diff(flow.lookup[h // 2, :, :], axis=0)) if w > 1 else np.ones((1, 2))
+    per_cell = float(np.median(np.hypot(step[:, 0], step[:, 1])))
+    per_pixel = per_cell * flow.scale[0]
+    level = int(np.clip(np.floor(np.log2(max(per_pixel, 1e-3))), 0, len(paint.levels) - 1))
+    # pyrDown keeps even pixels: coordinates simply halve.
+    return paint.levels[level], flow.lookup * np.float32(0.5**level)
+
+
+def _low(image: Image, weight: Floats) -> Floats:
+    """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32."""
+    h, w = weight.shape
+    size = (max(2, round(LOW * w / max(h, w))), max(2, round(LOW * h / max(h, w))))
+    weighted = image.astype(np.float32) * weight[..., None]
+    colour = cv2.GaussianBlur(
+        cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), (0, 0), SIGMA
+    )
+    total = cv2.GaussianBlur(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), (0, 0), SIGMA)
+    out: Floats = colour / total[..., None]
+    return out
+
+
+def _apply(image: Image, gain: Floats, bias: Floats) -> Image:
+    """``gain·image + bias`` with both enlarged to the image, saturated to uint8."""
+    size = image.shape[1::-1]
+    big_gain = cv2.resize(gain, size, interpolation=cv2.INTER_CUBIC)
+    big_bias = cv2.resize(bias, size, interpolation=cv2.INTER_CUBIC)
+    lit = cv2.multiply(image, big_gain, dtype=cv2.CV_32F)
+    return cv2.add(lit, big_bias, dtype=cv2.CV_8U)  # type: ignore[return-value]

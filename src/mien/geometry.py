@@ -1,0 +1,197 @@
+"""Fits, matrices and rasterising: pure functions on arrays.
+
+Conventions: points are ``(x, y)`` with pixel centres at whole numbers; matrices are ``(2, 3)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mien.types import Floats
+
+Matrix = NDArray[np.float64]
+
+
+def similarity(src: ArrayLike, dst: ArrayLike) -> Matrix:
+    """Least-squares rotation, uniform scale and shift that take ``src`` to ``dst``.
+
+    Closed form of Umeyama, "Least-squares estimation of transformation parameters between two
+    point patterns" (1991), in the complex plane, where no reflection can come out.
+
+    Args:
+        src: ``(N, 2)``, N ≥ 2, not all the same point.
+        dst: ``(N, 2)``.
+
+    Returns:
+        ``(2, 3)`` float64, src → dst.
+    """
+    a = np.asarray(src, np.float64)
+    b = np.asarray(dst, np.float64)
+    za = (a[:, 0] + 1j * a[:, 1]).astype(np.complex128)
+    zb = (b[:, 0] + 1j * b[:, 1]).astype(np.complex128)
+    ma, mb = za.mean(), zb.mean()
+    spread = float((np.abs(za - ma) ** 2).sum())
+    if spread == 0.0:
+        raise ValueError("similarity: expected at least two different points")
+    k = complex((np.conj(za - ma) * (zb - mb)).sum() / spread)
+    t = complex(mb - k * ma)
+    return np.array([[k.real, -k.imag, t.real], [k.imag, k.real, t.imag]])
+
+
+def affine(src: ArrayLike, dst: ArrayLike) -> Matrix:
+    """Least-squares affine map of ``(N, 2)`` points, N ≥ 3; returns ``(2, 3)`` src → dst."""
+    a = np.asarray(src, np.float64)
+    b = np.asarray(dst, np.float64)
+    solution = np.linalg.lstsq(np.c_[a, np.ones(len(a))], b, rcond=None)[0]
+    return np.ascontiguousarray(solution.T)
+
+
+def invert(matrix: ArrayLike) -> Matrix:
+    """The inverse of a ``(2, 3)`` map."""
+    m = np.asarray(matrix, np.float64)
+    linear = np.linalg.inv(m[:, :2])
+    return np.c_[linear, -linear @ m[:, 2]]
+
+
+def transform(matrix: ArrayLike, points: ArrayLike) -> Floats:
+    """Apply a ``(2, 3)`` map to ``(..., 2)`` points; depth of ``(..., 3)`` points is scaled."""
+    m = np.asarray(matrix, np.float64)
+    p = np.asarray(points, np.float64)
+    out = np.empty(p.shape, np.float32)
+    out[..., :2] = p[..., :2] @ m[:, :2].T + m[:, 2]
+    if p.shape[-1] == 3:
+        out[..., 2] = p[..., 2] * np.sqrt(abs(np.linalg.det(m[:, :2])))
+    return out
+
+
+def square_crop(centre: ArrayLike, side: float, angle: float, size: int) -> Matrix:
+    """The map of a square of the frame, turned by ``angle`` radians, onto ``size`` pixels.
+
+    Args:
+        centre: ``(2,)`` in frame pixels.
+        side: Length of the square's side in frame pixels.
+        angle: Direction of the crop's x axis in the frame, clockwise as the viewer sees it.
+        size: Side of the crop in pixels.
+    """
+    cx, cy = np.asarray(centre, np.float64)
+    scale = size / side
+    c, s = np.cos(angle) * scale, np.sin(angle) * scale
+    half = (size - 1) / 2
+    return np.array([[c, s, half - c * cx - s * cy], [-s, c, half + s * cx - c * cy]])
+
+
+def bounds(points: ArrayLike) -> Floats:
+    """``(4,)`` float32 ``x0, y0, x1, y1`` around ``(N, 2+)`` points."""
+    p = np.asarray(points, np.float32)[..., :2]
+    return np.concatenate([p.min(0), p.max(0)])
+
+
+def overlap(a: ArrayLike, b: ArrayLike) -> Floats:
+    """Intersection over union of every box in ``(N, 4)`` with every box in ``(M, 4)``."""
+    p = np.asarray(a, np.float32).reshape(-1, 4)[:, None]
+    q = np.asarray(b, np.float32).reshape(-1, 4)[None]
+    side = np.clip(np.minimum(p[..., 2:], q[..., 2:]) - np.maximum(p[..., :2], q[..., :2]), 0, None)
+    inter = side[..., 0] * side[..., 1]
+    area_p = (p[..., 2] - p[..., 0]) * (p[..., 3] - p[..., 1])
+    area_q = (q[..., 2] - q[..., 0]) * (q[..., 3] - q[..., 1])
+    union = area_p + area_q - inter
+    return np.where(union > 0, inter / np.maximum(union, 1e-9), 0).astype(np.float32)
+
+
+def signed_areas(points: Floats, triangles: NDArray[np.integer]) -> Floats:
+    """Twice the signed area of each triangle, ``(T,)``; the sign is the winding's."""
+    p = points[triangles, :2]
+    d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]
+    area: Floats = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
+    return area
+
+
+def rasterise(
+    points: Floats, triangles: NDArray[np.integer], depth: Floats, width: int, height: int
+) -> NDArray[np.int32]:
+    """Which triangle is nearest at each pixel; -1 where none is.
+
+    All candidates, every pixel of every triangle's bounding box, are tested in one vectorised
+    pass; triangles are taken far first, so that the last write to a pixel is the nearest. A
+    loop of fill calls takes several times as long and stalls beside a busy Python thread.
+
+    Args:
+        points: ``(N, 2+)`` in pixels of the grid.
+        triangles: ``(T, 3)`` indices.
+        depth: ``(T,)``, larger is farther.
+        width: Of the grid.
+        height: Of the grid.
+
+    Returns:
+        ``(height, width)`` int32, index into ``triangles``.
+    """
+    order = np.argsort(-depth, kind="stable").astype(np.int32)
+    p = points[triangles[order], :2].astype(np.float32)
+    x, y = p[..., 0], p[..., 1]
+    x0 = np.clip(np.ceil(x.min(1)), 0, width).astype(np.int32)
+    x1 = np.clip(np.floor(x.max(1)) + 1, 0, width).astype(np.int32)
+    y0 = np.clip(np.ceil(y.min(1)), 0, height).astype(np.int32)
+    y1 = np.clip(np.floor(y.max(1)) + 1, 0, height).astype(np.int32)
+    wide = np.maximum(x1 - x0, 0)
+    count = wide * np.maximum(y1 - y0, 0)
+    # Barycentric coordinates of vertices 1 and 2 as linear functions of the pixel, relative to
+    # vertex 0 so that float32 suffices.
+    ax, ay = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
+    bx, by = x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]
+    det = ax * by - bx * ay
+    keep = np.flatnonzero((count > 0) & (np.abs(det) > 1e-6))
+    out = np.full(height * width, -1, np.int32)
+    if len(keep) == 0:
+        return out.reshape(height, width)
+    count, wide = count[keep], wide[keep]
+    inv = 1.0 / det[keep]
+    coef = np.stack(
+        [by[keep] * inv, -bx[keep] * inv, -ay[keep] * inv, ax[keep] * inv, x[keep, 0], y[keep, 0]],
+        axis=1,
+    )
+    ids = np.repeat(np.arange(len(keep), dtype=np.int32), count)
+    offset = np.arange(len(ids), dtype=np.int32) - np.repeat(
+        (np.cumsum(count) - count).astype(np.int32), count
+    )
+    per = wide[ids]
+    row = offset // per
+    px = offset - row * per + x0[keep][ids]
+    py = row + y0[keep][ids]
+    c = coef[ids]
+    dx, dy = px - c[:, 4], py - c[:, 5]
+    u = c[:, 0] * dx + c[:, 1] * dy
+    v = c[:, 2] * dx + c[:, 3] * dy
+    eps = np.float32(-1e-4)
+    hit = np.flatnonzero((u >= eps) & (v >= eps) & (u + v <= 1 - eps))
+    # NumPy assigns repeated indices in order: the last, nearest triangle stays.
+    out[py[hit] * width + px[hit]] = order[keep][ids[hit]]
+    return out.reshape(height, width)
+
+
+def triangle_maps(
+    src: Floats, dst: Floats, triangles: NDArray[np.integer]
+) -> Floats:
+    """The affine map of each triangle from ``src`` to ``dst`` points.
+
+    Args:
+        src: ``(N, 2+)``.
+        dst: ``(N, 2+)``.
+        triangles: ``(T, 3)``.
+
+    Returns:
+        ``(T, 2, 3)`` float32; a triangle without area in ``src`` maps to its first corner.
+    """
+    s = src[triangles, :2].astype(np.float64)
+    d = dst[triangles, :2].astype(np.float64)
+    a, b = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
+    det = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    inv = np.where(np.abs(det) > 1e-9, 1.0 / np.where(det == 0, 1, det), 0.0)
+    gu = np.stack([b[:, 1], -b[:, 0]], 1) * inv[:, None]
+    gv = np.stack([-a[:, 1], a[:, 0]], 1) * inv[:, None]
+    da, db = d[:, 1] - d[:, 0], d[:, 2] - d[:, 0]
+    out = np.empty((len(triangles), 2, 3), np.float32)
+    linear = da[:, :, None] * gu[:, None, :] + db[:, :, None] * gv[:, None, :]
+    out[:, :, :2] = linear
+    out[:, :, 2] = d[:, 0] - np.einsum("tij,tj->ti", linear, s[:, 0])
+    return out

@@ -1,0 +1,171 @@
+"""Dense landmarks: 478 points of a face mesh, fitted to every face.
+
+The points are MediaPipe's (Kartynnik et al., "Real-time facial surface geometry from monocular
+video on mobile GPUs", 2019; with attention: Grishchenko et al., 2020): 468 of the surface, then
+five for each iris.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mien import geometry, runtime, zoo
+from mien.types import Face, Faces, Floats, Frame, Image
+
+# Rings of vertices, each in order around. "Left" and "right" as the viewer of a frontal,
+# unmirrored photo sees them.
+OVAL: Final = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+LEFT_EYE: Final = (
+    33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7,
+)  # fmt: skip
+RIGHT_EYE: Final = (
+    263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249,
+)  # fmt: skip
+INNER_LIPS: Final = (
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
+)  # fmt: skip
+OUTER_LIPS: Final = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
+)  # fmt: skip
+
+SIZE: Final = 192
+"""Side of the network's input in pixels."""
+
+MARGIN: Final = 1.5
+"""Side of the crop over the larger side of the face, as the network was trained."""
+
+
+def five_points(mesh: Floats) -> Floats:
+    """``(5, 2)``: centres of the eyes, tip of the nose and corners of the mouth of a mesh."""
+    p = mesh[:, :2]
+    return np.stack(
+        [(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]]
+    ).astype(np.float32)
+
+
+def roll(points: Floats) -> float:
+    """Angle of the line between the eyes of ``(5, 2)`` points, radians, clockwise."""
+    dx, dy = points[1] - points[0]
+    return float(np.arctan2(dy, dx))
+
+
+def eye_opening(mesh: Floats) -> tuple[float, float]:
+    """Height over width of the left and the right eye."""
+    p = mesh[:, :2]
+    left = np.linalg.norm(p[159] - p[145]) / np.linalg.norm(p[33] - p[133])
+    right = np.linalg.norm(p[386] - p[374]) / np.linalg.norm(p[362] - p[263])
+    return float(left), float(right)
+
+
+def mouth_opening(mesh: Floats) -> float:
+    """Height of the open mouth over its width."""
+    p = mesh[:, :2]
+    return float(np.linalg.norm(p[13] - p[14]) / np.linalg.norm(p[61] - p[291]))
+
+
+def yaw(mesh: Floats) -> float:
+    """Turn of the head in radians from the depth of the face's two sides; 0 is frontal."""
+    across = mesh[454] - mesh[234]
+    return float(np.arctan2(across[2], np.hypot(across[0], across[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMesh:
+    """Fits the mesh; see ``MODELS.md`` for the network's contract.
+
+    Attributes:
+        model: ``(N, 192, 192, 3)`` float32 RGB 0..1 → ``(N, 478, 3)`` in pixels of the crop, and
+            ``(N, 1)`` the probability that a face is there.
+    """
+
+    model: runtime.Model
+
+    def __call__(self, frame: Frame, faces: Faces) -> Faces:
+        """Fit every face: one pass from its last mesh if it has one, else two from its box.
+
+        Returns:
+            New faces with mesh, mesh_score, box and points set, in the order given.
+        """
+        if not faces:
+            return []
+        fresh = [f.mesh is None for f in faces]
+        fitted = self._fit(frame.image, faces)
+        if any(fresh):
+            again = self._fit(frame.image, [f for f, n in zip(fitted, fresh, strict=True) if n])
+            second = iter(again)
+            fitted = [next(second) if n else f for f, n in zip(fitted, fresh, strict=True)]
+        return fitted
+
+    def _fit(self, image: Image, faces: Sequence[Face]) -> Faces:
+        matrices = [_crop(f) for f in faces]
+        # INTER_AREA does not apply to warps; large faces are halved first so that the crop does
+        # not alias.
+        crops = np.stack([_sample(image, m) for m in matrices])
+        meshes, scores = self.model(np.multiply(crops, np.float32(1 / 255), dtype=np.float32))
+        out = []
+        for face, matrix, mesh, score in zip(faces, matrices, meshes, scores, strict=True):
+            points = geometry.transform(geometry.invert(matrix), mesh)
+            out.append(
+                replace(
+                    face,
+                    mesh=points,
+                    mesh_score=float(score.reshape(-1)[0]),
+                    box=geometry.bounds(points[:468]),
+                    points=five_points(points),
+                )
+            )
+        return out
+
+
+def load(*, provider: str = "cpu", threads: int = 1, path: Path | None = None) -> FaceMesh:
+    """The default mesh network, or one from a file with the same contract."""
+    card = zoo.find("facemesh")
+    model = runtime.load(path or zoo.path(card), provider=provider, threads=threads, name=card.name)
+    return FaceMesh(model)
+
+
+def _crop(face: Face) -> NDArray[np.float64]:
+    if face.mesh is None:
+        angle = roll(face.points)
+        centre = (face.box[:2] + face.box[2:]) / 2
+        side = float((face.box[2:] - face.box[:2]).max())
+    else:
+        angle = roll(five_points(face.mesh))
+        c, s = np.cos(angle), np.sin(angle)
+        turned = face.mesh[:468, :2] @ np.array([[c, -s], [s, c]], np.float32)
+        low, high = turned.min(0), turned.max(0)
+        centre = np.array([[c, -s], [s, c]]) @ ((low + high) / 2)
+        side = float((high - low).max())
+    return geometry.square_crop(centre, max(side, 4.0) * MARGIN, angle, SIZE)
+
+
+def _sample(image: Image, matrix: NDArray[np.float64]) -> Image:
+    """The crop of ``SIZE`` pixels; a region much larger than that is shrunk first."""
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale >= 0.6:
+        return cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    corners = geometry.transform(
+        geometry.invert(matrix), [[0, 0], [SIZE, 0], [0, SIZE], [SIZE, SIZE]]
+    )
+    h, w = image.shape[:2]
+    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [w - 1, h - 1])
+    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [w, h])
+    k = int(1 / scale)
+    region = image[y0:y1, x0:x1]
+    small_w, small_h = max(1, (x1 - x0) // k), max(1, (y1 - y0) // k)
+    small = cv2.resize(region, (small_w, small_h), interpolation=cv2.INTER_AREA)
+    sx, sy = small_w / (x1 - x0), small_h / (y1 - y0)
+    # small pixel (i, j) covers the frame around x0 + (i + .5) / sx - .5
+    back = np.array([[1 / sx, 0, x0 + 0.5 / sx - 0.5], [0, 1 / sy, y0 + 0.5 / sy - 0.5]])
+    combined = np.c_[matrix[:, :2] @ back[:, :2], matrix[:, :2] @ back[:, 2] + matrix[:, 2]]
+    return cv2.warpAffine(small, combined, (SIZE, SIZE), flags=cv2.INTER_LINEAR)  # type: ignore[return-value]

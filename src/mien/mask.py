@@ -1,0 +1,93 @@
+"""Masks: the face's soft contour, eyes and mouth, and where the face's own skin is seen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from mien.landmarks import INNER_LIPS, LEFT_EYE, RIGHT_EYE
+from mien.motion import MotionField
+from mien.types import Floats, Image
+
+# Vertices on bare skin: cheeks, bridge and sides of the nose, between the brows, chin.
+SKIN: Final = (
+    50, 280, 101, 330, 205, 425, 117, 346, 118, 347, 36, 266, 123, 352, 187, 411, 207, 427,
+    6, 197, 195, 5, 4, 45, 275, 220, 440, 9, 8, 151, 108, 337, 69, 299, 199, 200, 18, 175,
+)  # fmt: skip
+
+
+def contour(field: MotionField, mesh: Floats) -> Floats:
+    """Soft mask that follows the face's outline, ``(h, w)`` float32 0..1.
+
+    It rises from the outline inward: over a wide band at the hairline, where the border between
+    skin and hair is anybody's, and over a narrow one at jaw and chin, which are edges of the
+    picture.
+
+    Args:
+        field: Motion field of the face.
+        mesh: ``(468+, 3)`` in pixels of the frame.
+    """
+    h, w = field.inside.shape
+    # Nothing lies beyond the grid for the transform: where the frame's border cuts the face, the
+    # mask does not fade.
+    distance = cv2.distanceTransform(field.inside, cv2.DIST_L2, 3)
+    top, brow, chin = field.to_grid(mesh[[10, 9, 152], :2])
+    axis = chin - top
+    length = max(float(np.hypot(*axis)), 1.0)
+    axis /= length
+    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+    along = ((xs - top[0]) * axis[0] + (ys - top[1]) * axis[1]) / length
+    brow_at = float((brow - top) @ axis) / length
+    wide, narrow = 0.13 * length, 0.055 * length
+    band = narrow + (wide - narrow) * np.clip(1 - along / max(brow_at, 0.05), 0, 1)
+    ramp = np.clip(distance / np.maximum(band, 1.0), 0, 1).astype(np.float32)
+    return _smoothstep(ramp)
+
+
+def openings(field: MotionField, mesh: Floats, *, eyes: bool = True) -> Floats:
+    """What stays the target's: mouth interior and, if asked for, eyes; float32 0..1.
+
+    Drawn four times finer than the grid, since an eye is only a few cells high.
+    """
+    h, w = field.inside.shape
+    fine = 4
+    canvas = np.zeros((h * fine, w * fine), np.uint8)
+    rings = [INNER_LIPS, LEFT_EYE, RIGHT_EYE] if eyes else [INNER_LIPS]
+    for ring in rings:
+        p = (field.to_grid(mesh[list(ring), :2]) + 0.5) * fine - 0.5
+        cv2.fillPoly(canvas, [np.round(p * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    small = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32) / 255
+
+
+def skin(image: Image, points: Floats) -> Floats:
+    """How far each pixel looks like this face's own skin, ``(h, w)`` float32 0..1.
+
+    Colour statistics (median and spread in Y'CrCb) are those of pixels at :data:`SKIN`, so no
+    skin tone is assumed. Hair, spectacle frames, hands of another light and background fall off.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB, small.
+        points: ``(N, 2)`` positions of skin in it, x and y; those outside are ignored.
+    """
+    h, w = image.shape[:2]
+    ycc = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.0), cv2.COLOR_RGB2YCrCb)
+    xy = np.round(points).astype(int)
+    xy = xy[(xy[:, 0] >= 0) & (xy[:, 1] >= 0) & (xy[:, 0] < w) & (xy[:, 1] < h)]
+    if len(xy) < 8:
+        return np.ones((h, w), np.float32)
+    sample = ycc[xy[:, 1], xy[:, 0]].astype(np.float32)
+    middle = np.median(sample, axis=0)
+    spread = 1.4826 * np.median(np.abs(sample - middle), axis=0)
+    spread = np.maximum(spread, [0.16 * middle[0] + 6, 4.0, 4.0]).astype(np.float32)
+    d = (ycc.astype(np.float32) - middle.astype(np.float32)) / spread
+    d[..., 0] = np.where(d[..., 0] > 0, d[..., 0] * 0.5, d[..., 0])  # highlights are still skin
+    distance = np.sqrt((d * d).sum(-1))
+    return np.clip(1 - (distance - 2.2) / 2.0, 0, 1).astype(np.float32)
+
+
+def _smoothstep(x: Floats) -> Floats:
+    out: Floats = x * x * (3 - 2 * x)
+    return out

@@ -1,0 +1,198 @@
+"""The motion field: for every pixel of a target face, the pixel of the portrait that belongs there.
+
+Two meshes of the same topology, one of the portrait and one of the target face, give an affine
+map for each triangle. Rasterised far first into a grid over the target they make a dense field
+that carries the target's pose and expression, as the "keypoints plus dense deformation" stage of
+first-order-motion models does (Siarohin et al., 2019), driven by 468 points. The ratio of areas
+says where the portrait never showed what the target shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mien import geometry
+from mien.landmarks import INNER_LIPS, LEFT_EYE, OVAL, RIGHT_EYE
+from mien.types import Floats, Image, Rect
+
+GRID: Final = 128
+"""Cells along the longer side of a region; the field is smooth enough to be enlarged from there."""
+
+SKIRT: Final = 1.22
+"""How far the mesh is continued beyond the face's contour, as a factor from its centre."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Triangles over 468 surface vertices and 36 more of a skirt around the contour.
+
+    Attributes:
+        triangles: ``(T, 3)`` int32; the surface first, then what fills eyes and mouth, then skirt.
+        surface: Number of triangles of the surface.
+        filled: Number of triangles of surface, eyes and mouth together.
+    """
+
+    triangles: NDArray[np.int32]
+    surface: int
+    filled: int
+
+
+@dataclass(frozen=True, slots=True)
+class MotionField:
+    """Where in the portrait each cell of a grid over the target comes from.
+
+    Attributes:
+        region: What the grid covers, in pixels of the frame.
+        lookup: ``(h, w, 2)`` float32 x and y in pixels of the portrait.
+        inside: ``(h, w)`` uint8, 255 where the face is, eyes and mouth included.
+        visible: ``(h, w)`` float32, 1 where the portrait shows the surface at least as large as
+            the target does, falling to 0 where it is hidden in the portrait.
+    """
+
+    region: Rect
+    lookup: Floats
+    inside: Image
+    visible: Floats
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Cells per pixel of the frame along x and y."""
+        h, w = self.inside.shape
+        return w / (self.region.x1 - self.region.x0), h / (self.region.y1 - self.region.y0)
+
+    def to_grid(self, points: Floats) -> Floats:
+        """Points of the frame, ``(..., 2+)``, in cells."""
+        sx, sy = self.scale
+        out = np.array(points, np.float32)
+        out[..., 0] = (out[..., 0] - self.region.x0 + 0.5) * sx - 0.5
+        out[..., 1] = (out[..., 1] - self.region.y0 + 0.5) * sy - 0.5
+        return out
+
+
+@cache
+def topology() -> Topology:
+    """The mesh's triangles, wound alike, with eyes and mouth filled and a skirt added."""
+    with resources.files("mien.models").joinpath("tessellation.npy").open("rb") as file:
+        surface = np.load(file).astype(np.int32)
+    holes = [_strip(ring) for ring in (LEFT_EYE, RIGHT_EYE, INNER_LIPS)]
+    n = len(OVAL)
+    i = np.arange(n)
+    inner, outer = np.array(OVAL), 468 + i
+    nxt = (i + 1) % n
+    skirt = np.concatenate(
+        [np.c_[inner, inner[nxt], outer], np.c_[inner[nxt], outer[nxt], outer]]
+    ).astype(np.int32)
+    filled = np.concatenate([surface, *holes])
+    return Topology(np.concatenate([filled, skirt]), len(surface), len(filled))
+
+
+def extended(mesh: Floats, skirt: float = SKIRT) -> Floats:
+    """A mesh's 468 surface points and 36 of the skirt, ``(504, 3)``."""
+    surface = mesh[:468]
+    oval = surface[list(OVAL)]
+    centre = surface[[33, 263, 1, 61, 291]].mean(0)
+    ring = centre + (oval - centre) * np.float32(skirt)
+    ring[:, 2] = oval[:, 2] + (oval[:, 2].max() - oval[:, 2].min()) * 0.1
+    return np.concatenate([surface, ring]).astype(np.float32)
+
+
+def region_of(mesh: Floats, width: int, height: int) -> Rect:
+    """The part of the frame that a swap of this face may touch; empty if out of view."""
+    x0, y0, x1, y1 = geometry.bounds(extended(mesh, 1.08))
+    return Rect(
+        max(0, int(np.floor(x0))),
+        max(0, int(np.floor(y0))),
+        min(width, int(np.ceil(x1)) + 1),
+        min(height, int(np.ceil(y1)) + 1),
+    )
+
+
+def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -> MotionField:
+    """The motion field of one face.
+
+    Args:
+        target: ``(468+, 3)`` mesh in pixels of the frame.
+        portrait: ``(504, 3)`` :func:`extended` mesh in pixels of the portrait.
+        region: Not empty, in pixels of the frame.
+        grid: Cells along the region's longer side.
+
+    Returns:
+        The field. Cells that no triangle covers take the nearest-fitting affine map.
+    """
+    width, height = region.x1 - region.x0, region.y1 - region.y0
+    shrink = min(1.0, grid / max(width, height))
+    w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
+    field_ = MotionField(
+        region, np.empty((h, w, 2), np.float32), np.empty((h, w), np.uint8),
+        np.empty((h, w), np.float32),
+    )  # fmt: skip
+    mesh = field_.to_grid(extended(target))
+    topo = topology()
+    area_t = geometry.signed_areas(mesh, topo.triangles)
+    area_p = geometry.signed_areas(portrait, topo.triangles)
+    depth = mesh[topo.triangles, 2].mean(1)
+    depth[topo.filled :] += 1e4  # the skirt is behind everything
+    # The surface's winding as most of the face has it; what is turned away is not drawn.
+    front = area_t * np.sign(area_t[: topo.surface].sum()) > 0
+    front[topo.surface :] = True
+    drawn = np.flatnonzero(front)
+    hit = geometry.rasterise(mesh, topo.triangles[drawn], depth[drawn], w, h)
+    covered = hit >= 0
+    which = drawn[hit[covered]]
+
+    maps = geometry.triangle_maps(mesh, portrait, topo.triangles)
+    fit = geometry.affine(mesh[:468, :2], portrait[:468, :2]).astype(np.float32)
+    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+    field_.lookup[..., 0] = fit[0, 0] * xs + fit[0, 1] * ys + fit[0, 2]
+    field_.lookup[..., 1] = fit[1, 0] * xs + fit[1, 1] * ys + fit[1, 2]
+    m = maps[which]
+    x, y = xs[covered], ys[covered]
+    field_.lookup[covered, 0] = m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]
+    field_.lookup[covered, 1] = m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]
+
+    field_.inside[...] = 0
+    field_.inside[covered] = np.where(which < topo.filled, 255, 0)
+    visible = _visibility(area_t, area_p, topo)
+    field_.visible[...] = 1.0
+    field_.visible[covered] = visible[which]
+    cv2.GaussianBlur(field_.visible, (0, 0), 1.5, dst=field_.visible)
+    return field_
+
+
+def _visibility(target: Floats, portrait: Floats, topo: Topology) -> Floats:
+    """``(T,)`` 0..1 from the ratio of areas portrait/target over its typical value.
+
+    Stretched more than fourfold counts as hidden, less than twofold as seen.
+    """
+    s = slice(0, topo.surface)
+    sign = np.sign(portrait[s].sum()) * np.sign(target[s].sum())
+    ratio = sign * portrait / np.where(np.abs(target) > 1e-3, target, np.inf)
+    typical = max(float(np.median(np.abs(ratio[s]))), 1e-6)
+    seen: Floats = np.clip((ratio / typical - 0.25) / 0.25, 0.0, 1.0).astype(np.float32)
+    seen[topo.surface :] = 1.0
+    return seen
+
+
+def _strip(ring: tuple[int, ...]) -> NDArray[np.int32]:
+    """Triangles between the two halves of a closed ring that starts in one corner."""
+    out = []
+    i, j = 0, len(ring)
+    # Walk from one corner to the other, taking a vertex from either side in turn.
+    upper, lower = ring[0], ring[0]
+    while j - i > 2:
+        i += 1
+        if upper != lower:
+            out.append((upper, ring[i], lower))
+        upper = ring[i]
+        if j - i > 1:
+            j -= 1
+            out.append((upper, ring[j], lower))
+            lower = ring[j]
+    return np.array([t for t in out if len(set(t)) == 3], np.int32)
