@@ -119,8 +119,18 @@ class Graph:
         return out
 
     def prelu(self, x: str, slope: Array) -> str:
-        """Leaky rectifier with one slope for each channel."""
-        return self.same_shape("PRelu", x, self.const(slope.reshape(-1, 1, 1)))
+        """Leaky rectifier with one slope a for each channel, as a·x + (1 - a)·max(x, 0).
+
+        ONNX Runtime's blocked layout knows no PRelu: it would leave the layout before each one
+        and return behind it. Two 1 × 1 depthwise convolutions stay inside.
+        """
+        slope = slope.reshape(-1, 1, 1, 1)
+        rectified = self.same_shape("Relu", x)
+        parts = [
+            self.conv(part, weight, group=len(slope), same=False)
+            for part, weight in ((x, slope), (rectified, 1 - slope))
+        ]
+        return self.same_shape("Add", *parts)
 
     def relu6(self, x: str) -> str:
         """Clip to 0..6."""

