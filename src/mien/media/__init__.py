@@ -1,0 +1,32 @@
+"""Sources and sinks for pictures and video files; with ``serve`` the only user of PyAV.
+
+A source yields frames whose ``image`` is upright RGB; a sink takes frames that carry their mark
+and writes back only what was changed. Timestamps, sound and subtitles travel untouched.
+"""
+
+from __future__ import annotations
+
+from mien.media.images import MAX_PIXELS, read_image
+from mien.media.info import Marked, MediaInfo, SinkOptions, kind_of, list_images
+from mien.media.metadata import read_metadata
+from mien.media.sink import ImageSink, Sink, VideoSink, open_sink
+from mien.media.source import ImageSource, Source, VideoSource, open_source
+
+__all__ = [
+    "MAX_PIXELS",
+    "ImageSink",
+    "ImageSource",
+    "Marked",
+    "MediaInfo",
+    "Sink",
+    "SinkOptions",
+    "Source",
+    "VideoSink",
+    "VideoSource",
+    "kind_of",
+    "list_images",
+    "open_sink",
+    "open_source",
+    "read_image",
+    "read_metadata",
+]

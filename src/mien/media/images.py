@@ -1,0 +1,161 @@
+"""Still pictures: size check before decoding, decoding, encoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mien.errors import MediaError
+from mien.media.info import check_file, image_format
+from mien.types import Image
+
+MAX_PIXELS = 100_000_000
+"""Images with more pixels are refused before decoding; 100 megapixels are 300 MB as RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A decoded image and what goes back into its output besides the RGB pixels.
+
+    Attributes:
+        image: ``(H, W, 3)`` uint8 RGB, upright.
+        alpha: ``(H, W)`` uint8 or None.
+        icc: The colour profile as it was embedded, or None.
+    """
+
+    image: Image
+    alpha: Image | None = None
+    icc: bytes | None = None
+
+
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read a JPEG, PNG, WebP or BMP as upright ``(H, W, 3)`` uint8 RGB.
+
+    EXIF orientation is honoured; grey becomes RGB, 16 bits become 8, alpha is left out.
+
+    Raises:
+        MediaError: The file is missing, a folder, empty, no image, damaged, cut off, or larger
+            than ``max_pixels``, which is checked before any pixel is decoded.
+    """
+    return read_still(Path(path), max_pixels=max_pixels).image
+
+
+def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
+    """Read an image with its alpha and colour profile; see :func:`read_image` for errors."""
+    kind = image_format(check_file(path))
+    if kind is None:
+        raise MediaError(f"{path}: is not a JPEG, PNG, WebP or BMP image")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    size = header_size(data, kind)
+    if size is None or _cut_off(data, kind):
+        raise MediaError(f"{path}: the {kind.upper()} image is damaged or cut off")
+    check_size(path, *size, max_pixels)
+    try:
+        image, kinds, chunks = cv2.imdecodeWithMetadata(
+            np.frombuffer(data, np.uint8), flags=cv2.IMREAD_COLOR_RGB
+        )
+    except cv2.error as error:
+        raise MediaError(f"{path}: the {kind.upper()} image is damaged ({error.err})") from error
+    if image is None or image.size == 0:
+        raise MediaError(f"{path}: the {kind.upper()} image is damaged")
+    found = dict(zip((int(k) for k in kinds), chunks, strict=False))
+    icc = found.get(cv2.IMAGE_METADATA_ICCP)
+    return Still(
+        np.ascontiguousarray(image),
+        _alpha(data, image.shape[:2]) if kind in ("png", "webp") else None,
+        None if icc is None else np.asarray(icc, np.uint8).tobytes(),
+    )
+
+
+def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of no pixels or of more than ``max_pixels``.
+
+    Raises:
+        MediaError: It is.
+    """
+    if width <= 0 or height <= 0:
+        raise MediaError(f"{path}: has no pixels ({width}x{height})")
+    if width * height > max_pixels:
+        raise MediaError(
+            f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, "
+            f"the limit is {max_pixels / 1e6:.0f}"
+        )
+
+
+def _alpha(data: bytes, shape: tuple[int, int]) -> Image | None:
+    raw: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if raw is None or raw.ndim != 3 or raw.shape[2] != 4 or raw.shape[:2] != shape:
+        return None
+    alpha = raw[:, :, 3]
+    return np.ascontiguousarray(alpha if alpha.dtype == np.uint8 else (alpha >> 8).astype(np.uint8))
+
+
+def header_size(data: bytes, kind: str) -> tuple[int, int] | None:
+    """Read width and height, as stored, from an image's header; None where it is damaged."""
+    readers = {"png": _png_size, "jpeg": _jpeg_size, "webp": _webp_size, "bmp": _bmp_size}
+    try:
+        return readers[kind](data)
+    except IndexError:
+        return None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _bmp_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 26:
+        return None
+    width = int.from_bytes(data[18:22], "little", signed=True)
+    return abs(width), abs(int.from_bytes(data[22:26], "little", signed=True))
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Read the canvas of a WebP file (RFC 9649)."""
+    if data[12:16] == b"VP8X":
+        width = int.from_bytes(data[24:27], "little") + 1
+        return width, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L" and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if data[12:16] == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width = int.from_bytes(data[26:28], "little") & 0x3FFF
+        return width, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Walk the segments (ITU-T T.81, annex B) to the frame header."""
+    at = 2
+    while data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            return int.from_bytes(data[at + 7 : at + 9], "big"), height
+        if marker == 0xDA:
+            return None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _cut_off(data: bytes, kind: str) -> bool:
+    """Tell whether the end is missing, which the decoders would fill with grey."""
+    if kind == "jpeg":  # inside the scan 0xFF is always stuffed, so this is the real end marker
+        return data.find(b"\xff\xd9", data.find(b"\xff\xda")) < 0
+    if kind == "png":
+        return b"IEND" not in data[-4096:]
+    if kind == "webp":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return len(data) < int.from_bytes(data[2:6], "little")

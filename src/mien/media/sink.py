@@ -1,0 +1,503 @@
+"""Sinks: what carries its mark goes into an image or a video file, whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import cv2
+import numpy as np
+
+from mien.errors import MediaError
+from mien.media.colour import Converter, Orientation
+from mien.media.info import IMAGE_SUFFIXES, Marked, SinkOptions
+from mien.media.metadata import xmp
+from mien.media.source import ImageSource, Source, VideoSource, open_input, video_stream
+
+log = logging.getLogger(__name__)
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""Containers that keep timestamps and rotation, by suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """Which option of an encoder means speed and which quality, with mien's defaults."""
+
+    speed: str = "preset"
+    fast: str | None = None
+    quality: str = "crf"
+    good: int | None = None
+    more: tuple[tuple[str, str], ...] = ()
+
+
+_ENCODERS = {
+    "libx264": _Encoder(fast="veryfast", good=18),
+    "libx265": _Encoder(fast="veryfast", good=20, more=(("x265-params", "log-level=error"),)),
+    "libsvtav1": _Encoder(fast="10", good=28),
+    "libvpx-vp9": _Encoder(
+        "cpu-used", "6", good=24, more=(("deadline", "realtime"), ("row-mt", "1"), ("b", "0"))
+    ),
+    "h264_nvenc": _Encoder(fast="p4", quality="cq", good=19),
+    "hevc_nvenc": _Encoder(fast="p4", quality="cq", good=21),
+    "av1_nvenc": _Encoder(fast="p4", quality="cq", good=27),
+}
+_USUAL = {"webm": "libvpx-vp9"}
+
+
+class Temporary:
+    """A hidden file beside the target that takes its name when all is well.
+
+    Attributes:
+        path: The hidden file; it exists, empty, from the start.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
+        """Create the hidden file.
+
+        Raises:
+            MediaError: The target exists and must not be overwritten, is a folder, or its
+                folder is missing or cannot be written.
+        """
+        self.target, self.overwrite = target, overwrite
+        self._check()
+        self.path = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with self.path.open("xb"):
+                pass
+        except OSError as error:
+            raise MediaError(f"{target}: cannot be written ({error.strerror})") from error
+
+    def _check(self) -> None:
+        if self.target.is_dir():
+            raise MediaError(f"{self.target}: is a folder, a file was expected")
+        if not self.target.parent.is_dir():
+            raise MediaError(f"{self.target}: the folder {self.target.parent} does not exist")
+        if self.target.exists() and not self.overwrite:
+            raise MediaError(f"{self.target}: exists already and would be overwritten")
+
+    def keep(self) -> None:
+        """Force the file to disk and give it its name.
+
+        Raises:
+            MediaError: The disk is full, or somebody else made the target meanwhile.
+        """
+        try:
+            self._check()
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            self.path.replace(self.target)
+        except OSError as error:  # MediaError is one, too
+            self.drop()
+            if isinstance(error, MediaError):
+                raise
+            raise MediaError(f"{self.target}: cannot be written ({error.strerror})") from error
+
+    def drop(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
+
+
+class ImageSink:
+    """One still picture, written when the sink is closed."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: ImageSource,
+        *,
+        options: SinkOptions,
+        metadata: Mapping[str, str],
+        overwrite: bool,
+    ) -> None:
+        """Prepare the file.
+
+        Raises:
+            MediaError: The name ends in no known image format, or the file cannot be written.
+        """
+        self.path, self._still = path, source.still
+        self._format = IMAGE_SUFFIXES[path.suffix.lower()]
+        self._options, self._metadata = options, metadata
+        self._encoded: bytes | None = None
+        self._file = Temporary(path, overwrite=overwrite)
+
+    def write(self, marked: Marked) -> None:
+        """Encode the picture.
+
+        Raises:
+            TypeError: It carries no mark.
+            MediaError: It cannot be encoded, or there has been one already.
+        """
+        if not isinstance(marked, Marked):
+            raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
+        if self._encoded is not None:
+            raise MediaError(f"{self.path}: an image file holds one picture")
+        image = cv2.cvtColor(marked.frame.image, cv2.COLOR_RGB2BGR)
+        if self._still.alpha is not None and self._format != "jpeg":
+            image = np.dstack((image, self._still.alpha))
+        kinds, chunks = [cv2.IMAGE_METADATA_XMP], [np.frombuffer(xmp(self._metadata), np.uint8)]
+        if self._still.icc:
+            kinds.append(cv2.IMAGE_METADATA_ICCP)
+            chunks.append(np.frombuffer(self._still.icc, np.uint8))
+        try:
+            done, data = cv2.imencodeWithMetadata(
+                f".{self._format}", image, kinds, chunks, self._parameters()
+            )
+        except cv2.error as error:
+            raise MediaError(f"{self.path}: cannot be encoded ({error.err})") from error
+        if not done:
+            raise MediaError(f"{self.path}: cannot be encoded as {self._format.upper()}")
+        self._encoded = data.tobytes()
+
+    def _parameters(self) -> list[int]:
+        quality = self._options.quality
+        if self._format == "jpeg":
+            return [
+                *(cv2.IMWRITE_JPEG_QUALITY, 95 if quality is None else quality),
+                *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+            ]
+        if self._format == "webp":
+            return [cv2.IMWRITE_WEBP_QUALITY, 95 if quality is None else quality]
+        return []
+
+    def abort(self, *, keep: bool = False) -> bool:
+        """Stop early; ``keep`` writes the picture if there is one. Returns whether it did."""
+        if keep and self._encoded is not None:
+            self.close()
+            return True
+        self._file.drop()
+        return False
+
+    def close(self) -> None:
+        """Write the file.
+
+        Raises:
+            MediaError: No picture came, or the disk is full.
+        """
+        if self._encoded is None:
+            self._file.drop()
+            raise MediaError(f"{self.path}: no picture was written")
+        try:
+            self._file.path.write_bytes(self._encoded)
+        except OSError as error:
+            self._file.drop()
+            raise MediaError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self._file.keep()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class VideoSink:
+    """A video file: frames are encoded, sound and subtitles are copied from the source's file."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: VideoSource,
+        *,
+        options: SinkOptions,
+        metadata: Mapping[str, str],
+        overwrite: bool,
+    ) -> None:
+        """Open the encoder and the container, and write its header.
+
+        Raises:
+            MediaError: The file cannot be written, the encoder is unknown or refuses its
+                settings, or the container cannot hold a stream.
+        """
+        self.path, self._source = path, source
+        self._converter = Converter(Orientation.of(source.matrix))
+        # A trimmed output begins at zero: everything moves by the first frame's exact time.
+        self._shift = source.first.pts or 0 if source.start else 0
+        self._written: Fraction | None = None
+        self._done = False
+        self._file = Temporary(path, overwrite=overwrite)
+        self._input = open_input(source.path)
+        try:
+            with self._named():
+                self._open(options, dict(metadata))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _open(self, options: SinkOptions, metadata: dict[str, str]) -> None:
+        kind = CONTAINERS[self.path.suffix.lower()]
+        container_options = {}
+        if kind in ("mp4", "mov"):
+            container_options["movflags"] = "use_metadata_tags"
+            if self._source.time_base.numerator == 1:  # keeps pts the same numbers
+                container_options["video_track_timescale"] = str(self._source.time_base.denominator)
+        self._output = av.open(
+            str(self._file.path), "w", format=kind, container_options=container_options
+        )
+        self._output.metadata.update(self._input.metadata)
+        self._output.metadata.update(metadata)
+        if not self._shift:
+            self._output.set_chapters(self._input.chapters())
+        self._video = self._add_video(kind, options)
+        self._copies: dict[int, Any] = {}
+        self._add_copies(kind)
+        self._packets = self._other_packets()
+        self._next = next(self._packets, None)
+        self._output.start_encoding()
+
+    def _add_video(self, kind: str, options: SinkOptions) -> Any:
+        name = options.encoder or _USUAL.get(kind, "libx264")
+        known = _ENCODERS.get(name, _Encoder())
+        source, first = self._source.stream.codec_context, self._source.first
+        settings = dict(known.more)
+        for key, value in (
+            (known.speed, options.preset or known.fast),
+            (known.quality, known.good if options.quality is None else str(options.quality)),
+        ):
+            if value is not None:
+                settings[key] = str(value)
+        try:
+            codec = av.Codec(name, "w")
+        except av.codec.codec.UnknownCodecError as error:
+            raise MediaError(f"{self.path}: there is no encoder {name!r} here") from error
+        formats = [f.name for f in codec.video_formats or ()]
+        pixel_format = options.pixel_format or first.format.name
+        if formats and pixel_format not in formats:
+            raise MediaError(
+                f"{self.path}: {name} cannot encode {pixel_format}, only {', '.join(formats)}"
+            )
+        rate = self._source.info.fps or Fraction(25)
+        stream: Any
+        try:
+            stream = self._output.add_stream(
+                name,
+                rate=rate,
+                options=settings,
+                width=first.width,
+                height=first.height,
+                time_base=self._source.time_base,
+            )
+        except ValueError as error:
+            raise self._cannot_hold("video", name) from error
+        stream.pix_fmt = pixel_format
+        context = stream.codec_context
+        context.thread_type = "AUTO"  # PyAV's default, slices, makes x264 slower and worse
+        context.color_range = source.color_range
+        context.colorspace = source.colorspace
+        context.color_primaries = source.color_primaries
+        context.color_trc = source.color_trc
+        if source.sample_aspect_ratio:
+            context.sample_aspect_ratio = source.sample_aspect_ratio
+        if self._source.matrix is not None:
+            stream.set_display_matrix(self._source.matrix)
+        stream.metadata.update(self._source.stream.metadata)
+        return stream
+
+    def _add_copies(self, kind: str) -> None:
+        video = video_stream(self._input, self._source.path)
+        for stream in self._input.streams:
+            if stream.type not in ("audio", "subtitle"):
+                if stream.index != video.index:
+                    log.warning(
+                        "%s: its stream %d (%s) is left out",
+                        *(self._source.path, stream.index, stream.type),
+                    )
+                continue
+            if stream.codec_context is None:
+                raise MediaError(
+                    f"{self._source.path}: {stream.type} stream {stream.index} has an unknown codec"
+                )
+            try:
+                copy = self._output.add_stream_from_template(stream, opaque=True)
+            except ValueError as error:
+                raise self._cannot_hold(stream.type, stream.codec_context.name) from error
+            copy.metadata.update(stream.metadata)
+            copy.disposition = stream.disposition
+            self._copies[stream.index] = copy
+
+    def _cannot_hold(self, what: str, codec: str) -> MediaError:
+        return MediaError(
+            f"{self.path}: a {self.path.suffix} file cannot hold {what} in {codec}; "
+            f"give the output a name that ends in .mkv"
+        )
+
+    def _other_packets(self) -> Iterator[tuple[Fraction, Any]]:
+        """Yield copied packets with the time in seconds by which they are due."""
+        if not self._copies:
+            return
+        tb = self._source.time_base
+        begin = self._shift * tb
+        end = None if self._source.end is None else Fraction(self._source.end)
+        packet: Any
+        for packet in self._input.demux([self._input.streams[i] for i in self._copies]):
+            if packet.size == 0 and packet.pts is None:
+                continue
+            base = packet.time_base
+            time = (packet.pts if packet.pts is not None else packet.dts or 0) * base
+            if self._shift and time < begin:
+                continue
+            if end is not None and time >= end:
+                continue
+            due = (packet.dts if packet.dts is not None else packet.pts or 0) * base - begin
+            if self._shift:
+                moved = round(begin / base)
+                packet.pts = None if packet.pts is None else packet.pts - moved
+                packet.dts = None if packet.dts is None else packet.dts - moved
+            packet.stream = self._copies[packet.stream.index]
+            yield due, packet
+
+    def write(self, marked: Marked) -> None:
+        """Encode one frame, and copy the sound and subtitles that are due with it.
+
+        Raises:
+            TypeError: It carries no mark.
+            MediaError: It cannot be encoded or written, for instance because the disk is full.
+        """
+        if not isinstance(marked, Marked):
+            raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
+        frame = marked.frame
+        decoded: av.VideoFrame = frame.origin
+        self._converter.write_back(frame.image, decoded, frame.dirty)
+        if decoded.format.name != self._video.pix_fmt:
+            decoded = decoded.reformat(format=self._video.pix_fmt)
+        decoded.pict_type = 0  # else the encoder repeats the source's choice of I, P and B
+        decoded.pts = (frame.pts or 0) - self._shift
+        decoded.time_base = self._source.time_base
+        self._written = ((frame.pts or 0) - self._shift) * self._source.time_base
+        with self._named():
+            self._mux(self._video.encode(decoded))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._copy_until(packet.dts * packet.time_base)
+            self._output.mux_one(packet)
+
+    def _copy_until(self, time: Fraction | None) -> None:
+        while self._next is not None and (time is None or self._next[0] <= time):
+            self._output.mux_one(self._next[1])
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        """Finish the file and give it its name.
+
+        Raises:
+            MediaError: The disk is full, or somebody else made the target meanwhile.
+        """
+        self._finish(None)
+
+    def _finish(self, until: Fraction | None) -> None:
+        try:
+            with self._named():
+                self._mux(self._video.encode(None))
+                self._copy_until(until)
+                self._output.close()
+        except BaseException:
+            self.abort()
+            raise
+        self._input.close()
+        self._done = True
+        self._file.keep()
+
+    def abort(self, *, keep: bool = False) -> bool:
+        """Stop early.
+
+        Args:
+            keep: Finish a playable file of the frames so far, if there is one.
+
+        Returns:
+            Whether there is a file under the target's name.
+        """
+        if self._done:
+            return True
+        if keep and self._written is not None:
+            self._finish(self._written)
+            return True
+        self._done = True
+        self._input.close()
+        with suppress(AttributeError, av.FFmpegError):
+            self._output.close()
+        self._file.drop()
+        return False
+
+    def _named(self) -> Any:
+        return _names_errors(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None and not self._done:
+            self.close()
+        elif kind is not None:
+            self.abort()
+
+
+@contextmanager
+def _names_errors(path: Path) -> Iterator[None]:
+    """Turn libav's errors into one that names the file."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+Sink = ImageSink | VideoSink
+
+
+def open_sink(
+    path: Path | str,
+    source: Source,
+    *,
+    options: SinkOptions | None = None,
+    metadata: Mapping[str, str],
+    overwrite: bool = False,
+) -> Sink:
+    """Open the output for what a source yields; by suffix, an image or a video container.
+
+    Args:
+        path: Target; it appears, whole, when the sink is closed.
+        source: What is being changed; sound, subtitles, colour tags and timing come from it.
+        options: Encoder, speed, quality and pixel format.
+        metadata: From :func:`mien.provenance.metadata`; goes into the file.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        MediaError: See :class:`ImageSink` and :class:`VideoSink`; also if the target is the
+            source, or the suffix does not suit it.
+    """
+    path, options = Path(path), options or SinkOptions()
+    if path.exists() and path.samefile(source.info.path):
+        raise MediaError(f"{path}: is the input, too; choose another name for the output")
+    suffix, wanted = path.suffix.lower(), source.info.kind
+    suffixes = IMAGE_SUFFIXES if wanted == "image" else CONTAINERS
+    if suffix not in suffixes:
+        raise MediaError(
+            f"{path}: the suffix {suffix!r} does not name a format for the {wanted} "
+            f"{source.info.path.name}; use one of {', '.join(suffixes)}"
+        )
+    if isinstance(source, ImageSource):
+        return ImageSink(path, source, options=options, metadata=metadata, overwrite=overwrite)
+    return VideoSink(path, source, options=options, metadata=metadata, overwrite=overwrite)

@@ -1,0 +1,270 @@
+"""Sources: one image or one video file, as a stream of upright RGB frames."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+
+from mien.errors import MediaError
+from mien.media.colour import Converter, Orientation, display_matrix, writable_by_rectangle
+from mien.media.images import MAX_PIXELS, check_size, read_still
+from mien.media.info import MediaInfo, image_format, kind_of
+from mien.types import Frame
+
+log = logging.getLogger(__name__)
+
+
+class ImageSource:
+    """A still picture as a stream of one frame.
+
+    Attributes:
+        info: What is known of the file.
+        damaged: Always 0: a damaged image is an error.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        """Read the image; see :func:`mien.media.read_image` for errors."""
+        self.still = read_still(path, max_pixels=max_pixels)
+        self.damaged = 0
+        height, width = self.still.image.shape[:2]
+        with path.open("rb") as file:
+            codec = image_format(file.read(32)) or ""
+        self.info = MediaInfo(
+            path, "image", width, height, frames=1, codec=codec, pixel_format="rgb24"
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield Frame(self.still.image.copy(), origin=self.still)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class VideoSource:
+    """A video file's frames in order of display, each exactly once.
+
+    Attributes:
+        info: What is known of the file.
+        damaged: Frames that could not be decoded so far and were passed over.
+        start: Seconds from which frames are wanted, None for the beginning.
+        end: Seconds before which frames are wanted, None for the end.
+        matrix: Display matrix of the stream, None if it has none.
+        first: The first wanted frame as decoded; it names format and colour tags.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Open the file and decode its first wanted frame.
+
+        Raises:
+            MediaError: No video can be read from the file, or no frame of the wanted range.
+        """
+        self.start, self.end, self.damaged = start, end, 0
+        self._container = open_input(path)
+        try:
+            self.stream = video_stream(self._container, path)
+            context = self.stream.codec_context
+            check_size(path, context.width, context.height, max_pixels)
+            self.stream.thread_type = "AUTO"
+            self.time_base: Fraction = self.stream.time_base or Fraction(1, 90_000)
+            self.path = path
+            self._frames = self._decode()
+            try:
+                self.first = next(self._frames)
+            except StopIteration:
+                raise MediaError(f"{path}: {self._nothing()}") from None
+        except BaseException:
+            self._container.close()
+            raise
+        self.matrix = display_matrix(self.first)
+        self._converter = Converter(Orientation.of(self.matrix))
+        self.info = self._info()
+
+    def _nothing(self) -> str:
+        if self.start is None and self.end is None:
+            return "no frame of the video can be decoded"
+        return f"no frame lies between {self.start or 0:g} s and {self.end or 'the end'}"
+
+    def _info(self) -> MediaInfo:
+        width, height = self.first.width, self.first.height
+        if self._converter.orientation.swaps:
+            width, height = height, width
+        stream, fps = self.stream, self.stream.average_rate or self.stream.guessed_rate
+        duration: Fraction | None = None
+        if stream.duration:
+            duration = stream.duration * self.time_base
+        elif self._container.duration:
+            duration = Fraction(self._container.duration, av.time_base)
+        frames = stream.frames or (round(duration * fps) if duration and fps else None)
+        if duration and (self.start is not None or self.end is not None):
+            whole = duration
+            end = whole if self.end is None else min(whole, Fraction(self.end))
+            duration = max(Fraction(0), end - Fraction(self.start or 0))
+            frames = round(frames * duration / whole) if frames else None
+        return MediaInfo(
+            self.path,
+            "video",
+            width,
+            height,
+            fps=fps,
+            frames=frames,
+            duration=float(duration) if duration else None,
+            codec=stream.codec_context.name,
+            pixel_format=self.first.format.name,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the wanted frames; a source is read once."""
+        first, index = self.first, 0
+        yield self._frame(first, index)
+        for decoded in self._frames:
+            index += 1
+            yield self._frame(decoded, index)
+
+    def _frame(self, decoded: av.VideoFrame, index: int) -> Frame:
+        return Frame(
+            self._converter.image(decoded), index, decoded.pts, self.time_base, origin=decoded
+        )
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Yield wanted frames with strictly increasing pts; damaged ones are passed over."""
+        if self.start:
+            self._container.seek(int(self.start / self.time_base), stream=self.stream)
+        last: int | None = None
+        step = self._step()
+        for packet in self._packets():
+            try:
+                decoded = self.stream.decode(packet)
+            except av.FFmpegError as error:
+                self._passed_over(packet, error)
+                continue
+            for frame in decoded:
+                if frame.is_corrupt:
+                    self._passed_over(packet, "its data is incomplete")
+                    continue
+                if frame.pts is None:
+                    frame.pts = 0 if last is None else last + step
+                if last is not None and frame.pts <= last:
+                    frame.pts = last + 1
+                last = frame.pts
+                seconds = frame.pts * self.time_base
+                if self.start is not None and seconds < self.start:
+                    continue
+                if self.end is not None and seconds >= self.end:
+                    return
+                if writable_by_rectangle(frame.format):
+                    yield frame
+                else:
+                    yield frame.reformat(format="rgb24" if frame.format.is_rgb else "yuv444p")
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self.stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                self._passed_over(None, error)
+                yield None  # what the decoder still holds
+                return
+
+    def _passed_over(self, packet: Any, cause: object) -> None:
+        self.damaged += 1
+        at = "" if packet is None or packet.pts is None else f" at {packet.pts * self.time_base} s"
+        log.warning("%s: a damaged frame%s is passed over (%s)", self.path, at, cause)
+
+    def _step(self) -> int:
+        rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
+        return max(1, round(1 / (rate * self.time_base)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+Source = ImageSource | VideoSource
+
+
+def open_source(
+    path: Path | str,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Source:
+    """Open an image or a video file, told apart by content.
+
+    Args:
+        path: The file.
+        start: Seconds; frames before are left out. For video only.
+        end: Seconds; frames from here on are left out. For video only.
+        max_pixels: Largest picture that is decoded.
+
+    Raises:
+        MediaError: The file is missing, a folder, empty, damaged, no image or video, or too
+            large.
+    """
+    path = Path(path)
+    if kind_of(path) == "image":
+        return ImageSource(path, max_pixels=max_pixels)
+    return VideoSource(path, start=start, end=end, max_pixels=max_pixels)
+
+
+def open_input(path: Path) -> Any:
+    """Open a container for reading.
+
+    Raises:
+        MediaError: libav finds no container that it knows in the file.
+    """
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{path}: is not an image or a video that can be read, or it is cut off "
+            f"({error.strerror})"
+        ) from error
+
+
+def video_stream(container: Any, path: Path) -> Any:
+    """Return the first video stream that is not a cover picture.
+
+    Raises:
+        MediaError: There is none, or there is no decoder for it.
+    """
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
+        raise MediaError(f"{path}: has no video stream")
+    if streams[0].codec_context is None:
+        raise MediaError(f"{path}: its video codec is unknown to this build of libav")
+    return streams[0]
