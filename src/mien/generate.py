@@ -55,9 +55,7 @@ class MeshGenerator:
     eyes: bool = True
     _prepared: WeakKeyDictionary[Identity, Paint] = field(default_factory=WeakKeyDictionary)
 
-    def __call__(
-        self, frame: Frame, faces: Faces, identities: Sequence[Identity]
-    ) -> list[Patch]:
+    def __call__(self, frame: Frame, faces: Faces, identities: Sequence[Identity]) -> list[Patch]:
         """One patch for each face that is in view.
 
         Args:

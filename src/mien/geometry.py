@@ -169,9 +169,7 @@ def rasterise(
     return out.reshape(height, width)
 
 
-def triangle_maps(
-    src: Floats, dst: Floats, triangles: NDArray[np.integer]
-) -> Floats:
+def triangle_maps(src: Floats, dst: Floats, triangles: NDArray[np.integer]) -> Floats:
     """The affine map of each triangle from ``src`` to ``dst`` points.
 
     Args:

@@ -48,9 +48,9 @@ MARGIN: Final = 1.5
 def five_points(mesh: Floats) -> Floats:
     """``(5, 2)``: centres of the eyes, tip of the nose and corners of the mouth of a mesh."""
     p = mesh[:, :2]
-    return np.stack(
-        [(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]]
-    ).astype(np.float32)
+    return np.stack([(p[33] + p[133]) / 2, (p[362] + p[263]) / 2, p[1], p[61], p[291]]).astype(
+        np.float32
+    )
 
 
 def roll(points: Floats) -> float:

@@ -1,0 +1,442 @@
+"""The pipeline: stages put together, the state of one stream, and the run over a file.
+
+``Swapper`` is frozen and shared; ``Stream`` holds all that changes between frames; ``run`` moves
+every frame of a source to a sink, once and in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from mien import blend, detect, embed, generate, identity, landmarks, media
+from mien.provenance import Marker
+from mien.track import Tracker, TrackOptions
+from mien.types import (
+    Embed,
+    Face,
+    Faces,
+    Floats,
+    Frame,
+    Generate,
+    Identity,
+    Landmarks,
+    Rule,
+    SwapPlan,
+)
+
+log = logging.getLogger(__name__)
+
+Pairs = list[tuple[Face, Identity]]
+
+
+@dataclass(frozen=True, slots=True)
+class Swapper:
+    """The stages, loaded once and shared by all streams.
+
+    Attributes:
+        detector: Finds faces, quickly or thoroughly.
+        landmarks: Fits meshes.
+        embed: Says who somebody is.
+        generate: Makes patches.
+        models: Stage → ``(model, provider)``, for reports.
+    """
+
+    detector: detect.Detector
+    landmarks: Landmarks
+    embed: Embed
+    generate: Generate
+    models: dict[str, tuple[str, str]]
+
+
+def load(generator: str = "mesh", *, provider: str = "cpu", threads: int = 1) -> Swapper:
+    """Load the default stages and the named generator.
+
+    Raises:
+        ModelNotFound: No such generator, or a model's file is missing.
+        ProviderError: The provider is not there.
+    """
+    made = generate.load(generator)
+    return Swapper(
+        detector=detect.load(provider=provider, threads=threads),
+        landmarks=landmarks.load(provider=provider, threads=threads),
+        embed=embed.load(provider=provider, threads=threads),
+        generate=made,
+        models={
+            "detect": ("blazeface_full+centerface", provider),
+            "landmarks": ("facemesh", provider),
+            "embed": ("faceres512", provider),
+            "generate": (generator, "cpu"),
+        },
+    )
+
+
+class Times:
+    """Time spent in each stage, always on; a few hundred nanoseconds a call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total: dict[str, int] = defaultdict(int)
+        self._calls: dict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter_ns() - start
+            with self._lock:
+                self._total[stage] += spent
+                self._calls[stage] += 1
+
+    def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(stage):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def per_frame(self, frames: int) -> dict[str, float]:
+        """Milliseconds a frame, by stage."""
+        return {k: round(v / 1e6 / max(frames, 1), 3) for k, v in self._total.items()}
+
+
+LOOKS: Final = (0, 5, 15, 40, 100)
+"""Ages in frames of a track at which its embedding is measured; the mean counts."""
+
+SAME: Final = 0.35
+"""Cosine from which a face that comes back is the person who was there before."""
+
+
+@dataclass(slots=True)
+class _Person:
+    """Somebody seen in the stream: the mean embedding, and how often it was measured."""
+
+    embedding: Floats
+    looks: int = 1
+
+
+class Stream:
+    """State of one stream of frames: tracks, people, and who was chosen.
+
+    Args:
+        swapper: The stages.
+        identify: Measure embeddings, so that numbers stay with people who leave and come back,
+            and rules may name a person. Costs one run of the embedder for each new face.
+        still: Frames have nothing to do with each other: no tracking, a thorough look at each.
+        times: Where to count time.
+        options: Of the tracker.
+    """
+
+    def __init__(
+        self,
+        swapper: Swapper,
+        *,
+        identify: bool = False,
+        still: bool = False,
+        times: Times | None = None,
+        options: TrackOptions | None = None,
+    ) -> None:
+        self.swapper = swapper
+        self.identify = identify
+        self.still = still
+        self.times = times or Times()
+        timed = self.times.wrap
+        self._detect = timed("detect", swapper.detector)
+        self._landmarks = timed("landmarks", swapper.landmarks)
+        self._tracker = Tracker(
+            quick=timed("detect", swapper.detector.quick),
+            thorough=timed("detect", swapper.detector.thorough),
+            landmarks=self._landmarks,
+            options=options or TrackOptions(),
+        )
+        self._people: dict[int, _Person] = {}
+        self._person_of: dict[int, int] = {}
+        self._ages: dict[int, int] = defaultdict(int)
+        self._chosen: dict[int, int] = {}
+
+    def observe(self, frame: Frame) -> Faces:
+        """Find and follow the faces of the next frame.
+
+        Returns:
+            Faces with mesh and track number, from left to right in a still. With ``identify``
+            they carry embeddings, and the number is the person's.
+        """
+        if self.still:
+            faces = identity.find_faces(frame, self._detect, self._landmarks)
+            faces = [replace(f, track=n) for n, f in enumerate(faces, 1)]
+            return self._embed(frame, faces) if self.identify else faces
+        with self.times("track"):
+            faces = self._tracker(frame)
+        return self._recognise(frame, faces) if self.identify else faces
+
+    def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
+        """Which identity goes on which face; a choice by place or size stays with the person."""
+        pairs: Pairs = []
+        left = list(faces)
+        for number, rule in enumerate(plan.rules):
+            for face in self._choose(number, rule, left, plan.similarity):
+                pairs.append((face, rule.identity))
+                left = [f for f in left if f is not face]
+        return pairs
+
+    def render(self, frame: Frame, pairs: Pairs, plan: SwapPlan) -> Frame:
+        """Put identities on faces; writes to the frame. Holds no state, so frames may overlap."""
+        if not pairs:
+            return frame
+        with self.times("generate"):
+            patches = self.swapper.generate(frame, [f for f, _ in pairs], [i for _, i in pairs])
+        with self.times("blend"):
+            for patch in patches:
+                blend.BLENDS[plan.blend](frame, blend.match_color(patch, frame, plan.color))
+        return frame
+
+    def _choose(self, number: int, rule: Rule, faces: Faces, similarity: float) -> Faces:
+        if rule.reference is not None:
+            reference = rule.reference
+            faces = [
+                f
+                for f in faces
+                if f.embedding is not None and float(f.embedding @ reference) >= similarity
+            ]
+            # One reference is one person: of two that qualify the nearer is meant.
+            faces = sorted(faces, key=lambda f: -float(_known(f.embedding) @ reference))[:1]
+        if not faces or rule.which == "all":
+            return faces
+        if isinstance(rule.which, int):
+            return [f for f in faces if f.track == rule.which]
+        before = [f for f in faces if f.track == self._chosen.get(number)]
+        if before and not self.still:
+            return before
+        if rule.which == "largest":
+            best = max(faces, key=lambda f: float(np.prod(f.box[2:] - f.box[:2])))
+        else:
+            places = sorted(faces, key=lambda f: float(f.box[0] + f.box[2]))
+            best = places[0] if rule.which == "left" else places[-1]
+        if best.track is not None:
+            self._chosen[number] = best.track
+        return [best]
+
+    def _embed(self, frame: Frame, faces: Faces) -> Faces:
+        if not faces:
+            return faces
+        with self.times("embed"):
+            return self.swapper.embed(frame, faces)
+
+    def _recognise(self, frame: Frame, faces: Faces) -> Faces:
+        """Number faces by person; who comes back gets the old number."""
+        due = [f for f in faces if self._ages[_number(f)] in LOOKS]
+        for face in sorted(self._embed(frame, due), key=lambda f: float(f.box[0])):
+            self._meet(face, {self._person_of.get(_number(f), 0) for f in faces})
+        out = []
+        for face in faces:
+            self._ages[_number(face)] += 1
+            person = self._person_of[_number(face)]
+            out.append(replace(face, track=person, embedding=self._people[person].embedding))
+        return out
+
+    def _meet(self, face: Face, in_view: set[int]) -> None:
+        embedding = _known(face.embedding)
+        number = self._person_of.get(_number(face))
+        if number is None:
+            away = {n: p for n, p in self._people.items() if n not in in_view}
+            number = max(away, key=lambda n: float(away[n].embedding @ embedding), default=None)
+            if number is None or float(away[number].embedding @ embedding) < SAME:
+                number = len(self._people) + 1
+                self._people[number] = _Person(embedding, 0)
+            self._person_of[_number(face)] = number
+            in_view.add(number)
+        person = self._people[number]
+        mean = person.embedding * person.looks + embedding
+        person.embedding = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
+        person.looks += 1
+
+
+def _number(face: Face) -> int:
+    if face.track is None:
+        raise ValueError("expected a face with a track number")
+    return face.track
+
+
+def _known(embedding: Floats | None) -> Floats:
+    if embedding is None:
+        raise ValueError("expected a face with an embedding; run the stream with identify=True")
+    return embedding
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        frames_in: Frames that the source gave.
+        frames_out: Frames that the sink took.
+        swapped: Frames with at least one face replaced.
+        faces: Faces replaced, over all frames.
+        faceless: Frames in which no face was found.
+        damaged: Frames that could not be decoded.
+        seconds: Wall-clock time.
+        stages: Milliseconds a frame, by stage.
+        interrupted: The run was stopped by the user.
+    """
+
+    frames_in: int = 0
+    frames_out: int = 0
+    swapped: int = 0
+    faces: int = 0
+    faceless: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames a second by the wall clock."""
+        return self.frames_out / self.seconds if self.seconds > 0 else 0.0
+
+
+DEPTH: Final = 4
+"""Frames that may wait between two steps; what bounds memory."""
+
+_END: Final = object()
+
+
+def run(
+    source: media.Source,
+    sink: media.Sink,
+    stream: Stream,
+    plan: SwapPlan,
+    mark: Marker,
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Move every frame from source to sink, swapped and marked, once and in order.
+
+    Decoding, following faces, painting and encoding each have a thread (painting ``workers``),
+    joined by bounded queues, so that a slow step holds back those before it.
+
+    Args:
+        source: Open; closed by the caller.
+        sink: Open; closed by the caller, who aborts it on an error.
+        stream: State for this source alone.
+        plan: Who goes where.
+        mark: Marks every frame.
+        workers: Frames painted at a time.
+        progress: Called with the number of frames written so far.
+
+    Raises:
+        MediaError: Reading or writing failed.
+        KeyboardInterrupt: Never: an interrupt ends the run early and is noted in the report.
+    """
+    report = Report()
+    times = stream.times
+    started = time.perf_counter()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    decoded: queue.Queue[Any] = queue.Queue(DEPTH)
+    painted: queue.Queue[Any] = queue.Queue(DEPTH + workers)
+
+    def decode() -> None:
+        frames = iter(source)
+        while not stop.is_set():
+            with times("decode"):
+                frame = next(frames, None)
+            if frame is None:
+                break
+            _put(decoded, frame, stop)
+        _put(decoded, _END, stop)
+
+    def encode() -> None:
+        while not stop.is_set() or not painted.empty():
+            item = _get(painted, stop)
+            if item is _END:
+                break
+            frame = item.result()
+            with times("mark"):
+                marked = mark(frame)
+            with times("encode"):
+                sink.write(marked)
+            report.frames_out += 1
+            if progress is not None:
+                progress(report.frames_out)
+
+    def guarded(function: Callable[[], None]) -> Callable[[], None]:
+        def inner() -> None:
+            try:
+                function()
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+        return inner
+
+    threads = [
+        threading.Thread(target=guarded(f), name=f"mien-{f.__name__}", daemon=True)
+        for f in (decode, encode)
+    ]
+    for thread in threads:
+        thread.start()
+    with ThreadPoolExecutor(workers, thread_name_prefix="mien-paint") as pool:
+        try:
+            while not stop.is_set():
+                frame = _get(decoded, stop)
+                if frame is _END:
+                    break
+                report.frames_in += 1
+                faces = stream.observe(frame)
+                pairs = stream.assign(faces, plan)
+                report.faceless += not faces
+                report.swapped += bool(pairs)
+                report.faces += len(pairs)
+                future: Future[Frame] = pool.submit(stream.render, frame, pairs, plan)
+                _put(painted, future, stop)
+        except KeyboardInterrupt:
+            report.interrupted = True
+            # What was painted is still written; what was only decoded is not.
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+        finally:
+            _put(painted, _END, stop)
+            threads[1].join()
+            stop.set()
+            threads[0].join()
+    if failures:
+        raise failures[0]
+    report.damaged = source.damaged
+    report.seconds = time.perf_counter() - started
+    report.stages = times.per_frame(report.frames_out)
+    return report
+
+
+def _put(to: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            to.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+        return
+
+
+def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
+    while not stop.is_set():
+        try:
+            return source.get(timeout=0.1)
+        except queue.Empty:
+            continue
+    return _END
