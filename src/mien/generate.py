@@ -98,10 +98,9 @@ class MeshGenerator:
         skin = mask.skin(small, flow.to_grid(face.mesh[list(mask.SKIN), :2]))
         outline = mask.contour(flow, face.mesh)
         kept = mask.openings(flow, face.mesh, eyes=self.eyes)
-        rim = 1 - np.clip(outline * 1.15, 0, 1)
-        alpha = outline * flow.visible * own
-        # Near the outline only what looks like skin is painted over: fringe and beard edges stay.
-        alpha *= 1 - (1 - skin) * np.clip(rim * 1.6 + 0.15, 0, 1)
+        # Near the outline and on the forehead only what looks like skin is painted over: fringe,
+        # beard edges and hats stay.
+        alpha = outline * flow.visible * own * _only_skin(skin, outline, flow, face.mesh)
         alpha *= 1 - kept
         inside = flow.inside > 0
         shared = inside * flow.visible * (1 - kept)
@@ -112,6 +111,9 @@ class MeshGenerator:
             texture[..., :3], full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         if self.relight:
+            gamma = contrast(painted_small, shared * own, small, shared * skin)
+            table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+            painted_small, painted = cv2.LUT(painted_small, table), cv2.LUT(painted, table)
             gain, bias = light(
                 painted_small[..., :3], shared * own + 1e-3, small, shared * skin + 1e-3
             )
@@ -146,6 +148,25 @@ def light(
     return gain.astype(np.float32), (t - gain * s).astype(np.float32)
 
 
+def contrast(
+    source: Image, source_weight: Floats, target: Image, target_weight: Floats
+) -> float:
+    """Exponent that takes the source's local contrast toward the target's, 0.6..1.
+
+    Local contrast is the spread of log luminance around its low-frequency part. A portrait by
+    flash or an old print has more of it than a scene in soft light can have; less is left alone,
+    since it is the person's own smooth skin.
+    """
+    spreads = []
+    for image, weight in ((source, source_weight), (target, target_weight)):
+        grey = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)
+        log = np.log(grey.astype(np.float32) + 8)
+        band = log - cv2.GaussianBlur(log, (0, 0), SIGMA * max(log.shape) / LOW)
+        total = float(weight.sum()) + 1e-6
+        spreads.append(np.sqrt(float((band * band * weight).sum()) / total) + 0.02)
+    return float(np.clip(np.sqrt(spreads[1] / spreads[0]) * 1.05, 0.6, 1.0))
+
+
 def prepare(portrait: Portrait) -> Paint:
     """Pyramid, extended mesh and own-skin map of a portrait."""
     image = np.ascontiguousarray(portrait.image)
@@ -156,10 +177,9 @@ def prepare(portrait: Portrait) -> Paint:
     small = cv2.resize(image, flow.inside.shape[::-1], interpolation=cv2.INTER_AREA)
     skin = mask.skin(small, flow.to_grid(portrait.mesh[list(mask.SKIN), :2]))
     outline = mask.contour(flow, portrait.mesh)
-    # In the middle of the face brows, lips and beard belong to the person; near the outline what
-    # does not look like skin is hair, hat or background.
-    rim = np.clip((1 - outline) * 1.6, 0, 1)
-    own = 1 - (1 - skin) * rim
+    # In the middle of the face brows, lips and beard belong to the person; near the outline and
+    # on the forehead what does not look like skin is hair, hat or background.
+    own = _only_skin(skin, outline, flow, portrait.mesh)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
     levels = [np.dstack([image, alpha])]
@@ -182,6 +202,14 @@ def load(name: str) -> Generate:
     if name == "warp":
         return MeshGenerator(relight=False)
     raise ModelNotFound(f"generator {name!r} is unknown; known are {', '.join(GENERATORS)}")
+
+
+def _only_skin(skin: Floats, outline: Floats, flow: motion.MotionField, mesh: Floats) -> Floats:
+    """Weight that demands skin near the outline and on the forehead, and nothing in the middle."""
+    rim = np.clip((1 - outline) * 1.6, 0, 1)
+    strict = np.maximum(rim, mask.forehead(flow, mesh))
+    out: Floats = 1 - (1 - skin) * strict
+    return out
 
 
 def _level(paint: Paint, flow: motion.MotionField) -> tuple[Image, Floats]:

@@ -17,6 +17,9 @@ SKIN: Final = (
     6, 197, 195, 5, 4, 45, 275, 220, 440, 9, 8, 151, 108, 337, 69, 299, 199, 200, 18, 175,
 )  # fmt: skip
 
+BROW_LINE: Final = (127, 156, 70, 63, 105, 66, 107, 9, 336, 296, 334, 293, 300, 383, 356)
+"""Upper edge of the brows, from temple to temple."""
+
 
 def contour(field: MotionField, mesh: Floats) -> Floats:
     """Soft mask that follows the face's outline, ``(h, w)`` float32 0..1.
@@ -60,6 +63,21 @@ def openings(field: MotionField, mesh: Floats, *, eyes: bool = True) -> Floats:
         cv2.fillPoly(canvas, [np.round(p * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
     return cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32) / 255
+
+
+def forehead(field: MotionField, mesh: Floats) -> Floats:
+    """Where the face has no features of its own, above the brows; ``(h, w)`` float32 0..1.
+
+    What is no skin there is a fringe, a hat or a hand.
+    """
+    h, w = field.inside.shape
+    brow = field.to_grid(mesh[list(BROW_LINE), :2])
+    up = field.to_grid(mesh[10:11, :2]) - field.to_grid(mesh[9:10, :2])
+    lift = up / max(float(np.hypot(*up[0])), 1e-3) * 0.03 * max(h, w)
+    above = np.concatenate([brow + lift, (brow + 3 * up)[::-1]])
+    canvas = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(canvas, [np.round(above * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    return cv2.GaussianBlur(canvas, (0, 0), 1.5).astype(np.float32) / 255
 
 
 def skin(image: Image, points: Floats) -> Floats:
