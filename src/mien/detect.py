@@ -266,7 +266,7 @@ class CenterFace:
     """CenterFace (Xu et al. 2019, arXiv:1911.03599): any input size, small faces, five points.
 
     Args:
-        model: Input ``(1, 3, H, W)`` RGB 0..255, H and W multiples of 32; outputs at a quarter of
+        model: Input ``(1, H, W, 3)`` RGB 0..255, H and W multiples of 32; outputs at a quarter of
             the resolution: heat ``(1, 1, h, w)``, log size in cells ``(1, 2, h, w)`` as height
             and width, offset in cells (y, x), and five points (y, x) in parts of the box.
         threshold: Heat from which a cell counts, 0..1.
@@ -294,7 +294,7 @@ class CenterFace:
             for n in (cols, rows)
         )
         canvas, fit = letterbox(image, width, height, centre=False)
-        pixels = np.ascontiguousarray(canvas.transpose(2, 0, 1), np.float32)[None]
+        pixels = canvas.astype(np.float32)[None]
         heat, size, offset, marks = self.model(pixels)
         y, x = np.nonzero(heat[0, 0] > self.threshold)
         if not y.size:
