@@ -1,0 +1,69 @@
+"""Fixtures that most tests share, and the rule about skipped tests.
+
+With ``MIEN_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from mien.pipeline import Swapper
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_SKIPS = os.environ.get("MIEN_NO_SKIPS") == "1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def footage() -> Path:
+    """The folder of real footage; a test that uses it is skipped where there is none."""
+    folder = Path(os.environ.get("MIEN_TEST_MEDIA") or ROOT.parent / "shared" / "media")
+    if not folder.is_dir():
+        pytest.skip(f"no footage in {folder}; name a folder with MIEN_TEST_MEDIA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    """The bundled media, which show nobody who exists."""
+    return ROOT / "examples" / "media"
+
+
+@pytest.fixture(scope="session")
+def swapper() -> Swapper:
+    """The default stages, loaded once; frozen, so tests may share it."""
+    # Imported here, so that a test of one stage needs no more than that stage.
+    from mien import pipeline
+
+    return pipeline.load()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    if item.get_closest_marker("gpu") is None:
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which MIEN_NO_SKIPS forbids: {report.longrepr}"
