@@ -1,0 +1,504 @@
+"""What mien does, as functions: enrol a person, swap a picture, a file or a folder, list faces.
+
+The command line calls these and nothing below them. Every function that needs the models takes
+``swapper``, the models as :func:`load` returns them; without it they are loaded for the one call.
+"""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+
+from mien import identity, media, pipeline
+from mien.errors import MediaError, MienError, NoFace, UsageError
+from mien.media.info import IMAGE_SUFFIXES
+from mien.media.sink import CONTAINERS, Temporary
+from mien.pipeline import Report, Stream, Swapper, load
+from mien.provenance import Marker
+from mien.types import (
+    Consent,
+    ConsentBasis,
+    Face,
+    Floats,
+    Frame,
+    Identity,
+    Image,
+    Rule,
+    SwapPlan,
+    TargetBasis,
+    Which,
+)
+
+__all__ = [
+    "Result",
+    "consent_of",
+    "enrol",
+    "load",
+    "reference",
+    "swap",
+    "swap_folder",
+    "swap_image",
+    "target_consent_of",
+]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None], None]
+"""Called with frames done and frames in all, None where the file does not say."""
+
+FileProgress = Callable[[Path, int, int | None], None]
+"""The same for one file of a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one target.
+
+    Attributes:
+        target: The file.
+        output: What was written, None if nothing was.
+        report: Counts and times.
+        copied: Nothing was swapped, and the target was copied through.
+        error: Why it failed, in a folder; a single file raises instead.
+    """
+
+    target: Path
+    output: Path | None
+    report: Report = field(default_factory=Report)
+    copied: bool = False
+    error: MienError | None = None
+
+
+def consent_of(basis: str, note: str = "") -> Consent:
+    """On what the use of the portrait rests.
+
+    Raises:
+        UsageError: The basis is none of :data:`mien.types.ConsentBasis`.
+    """
+    return _consent(basis, note, get_args(ConsentBasis), "consent")
+
+
+def target_consent_of(basis: str, note: str = "") -> Consent:
+    """On what the use of the footage rests, for the person who is replaced.
+
+    Raises:
+        UsageError: The basis is none of :data:`mien.types.TargetBasis`.
+    """
+    return _consent(basis, note, get_args(TargetBasis), "target-consent")
+
+
+def _consent(basis: str, note: str, known: tuple[str, ...], what: str) -> Consent:
+    if basis not in known:
+        raise UsageError(f"{what} {basis!r} is unknown; known are {', '.join(known)}")
+    return Consent(basis, note)
+
+
+def enrol(
+    photos: Path | str | Image | Sequence[Path | str | Image],
+    consent: Consent | str,
+    *,
+    which: Which | int | None = None,
+    white_balance: bool = False,
+    swapper: Swapper | None = None,
+) -> Identity:
+    """Make an identity of one or more photos of one person.
+
+    Args:
+        photos: Files, or ``(H, W, 3)`` uint8 RGB images.
+        consent: On what the use rests: ``self``, ``written``, ``artwork`` or ``synthetic``.
+        which: Which face, where a photo has several: ``largest``, ``left``, ``right`` or a
+            number from 1, from left to right.
+        white_balance: Remove each photo's colour cast first.
+        swapper: The models.
+
+    Raises:
+        NoFace: A photo has no face, or several and ``which`` is None.
+        MediaError: A photo cannot be read.
+        UsageError: The consent basis is unknown, or there is no photo.
+    """
+    several = [photos] if isinstance(photos, str | Path | np.ndarray) else list(photos)
+    if not several:
+        raise UsageError("no photo was given; one of the person's face is needed")
+    swapper = swapper or load()
+    return identity.enrol(
+        several,
+        consent if isinstance(consent, Consent) else consent_of(consent),
+        detect=swapper.detector,
+        landmarks=swapper.landmarks,
+        embed=swapper.embed,
+        which=which,
+        white_balance=white_balance,
+    )
+
+
+def reference(photo: Path | str | Image, *, swapper: Swapper | None = None) -> Floats:
+    """Who the person in a photo is, to be found in a target by ``Rule(reference=…)``.
+
+    Of several faces the one that is at least twice as large as the others is meant.
+
+    Returns:
+        ``(512,)`` float32 of unit length.
+
+    Raises:
+        NoFace: No face, or several of similar size.
+        MediaError: The photo cannot be read.
+    """
+    swapper = swapper or load()
+    label = "the reference" if isinstance(photo, np.ndarray) else str(photo)
+    frame = Frame(photo if isinstance(photo, np.ndarray) else media.read_image(photo))
+    faces = identity.find_faces(frame, swapper.detector, swapper.landmarks)
+    faces = sorted(faces, key=lambda f: -_area(f))
+    if not faces:
+        raise NoFace(f"{label}: no face found; a reference shows the face of one person")
+    if len(faces) > 1 and _area(faces[0]) < 2 * _area(faces[1]):
+        raise NoFace(
+            f"{label}: {len(faces)} faces found, and it is not clear which one is meant; cut the "
+            f"person out, or take a picture that 'mien faces' wrote"
+        )
+    (face,) = swapper.embed(frame, faces[:1])
+    assert face.embedding is not None
+    return face.embedding
+
+
+def swap_image(
+    image: Image,
+    who: Identity | SwapPlan,
+    *,
+    target_consent: Consent | None = None,
+    swapper: Swapper | None = None,
+) -> Image:
+    """Swap the faces of a picture in memory; the result carries the visible label.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB; left as it is.
+        who: Whose face goes on all others, or a plan that says more.
+        target_consent: On what the use of the picture rests.
+        swapper: The models.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB; an unmarked copy if there was no face to swap.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UsageError(
+            f"expected an image of shape (H, W, 3) and dtype uint8, "
+            f"not {image.shape} and {image.dtype}"
+        )
+    plan = _plan(who)
+    frame = Frame(np.array(image, order="C"))
+    stream = Stream(swapper or load(), identify=_by_person(plan), still=True)
+    pairs = stream.assign(stream.observe(frame), plan)
+    if not pairs:
+        return frame.image
+    marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+    return marker(stream.render(frame, pairs, plan)).frame.image
+
+
+def swap(
+    target: Path | str,
+    who: Identity | SwapPlan,
+    output: Path | str,
+    *,
+    target_consent: Consent | None = None,
+    options: media.SinkOptions | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    swapper: Swapper | None = None,
+) -> Result:
+    """Swap the faces of a photo or a video; everything else stays.
+
+    A target in which nothing is to be swapped is copied through, with a warning in the log.
+    An interrupt (Ctrl-C) ends the work early; what was done is kept as a playable file.
+
+    Args:
+        target: Photo or video.
+        who: Whose face goes on all others, or a plan that says more.
+        output: The file to be made; its folder is there.
+        target_consent: On what the use of the target rests, for the person who is replaced.
+        options: Encoder, speed, quality, pixel format.
+        start: Seconds; what lies before is left out. For video only.
+        end: Seconds; what lies from there on is left out. For video only.
+        workers: Frames painted at a time.
+        overwrite: Whether an existing output may be replaced.
+        progress: Called after each frame.
+        swapper: The models.
+
+    Raises:
+        MediaError: The target cannot be read, or the output cannot be written.
+        UsageError: Target and output do not go together.
+    """
+    target, output = Path(target), Path(output)
+    plan = _plan(who)
+    check_output(target, output, overwrite=overwrite)
+    with media.open_source(target, start=start, end=end) as source:
+        still = source.info.kind == "image"
+        if still and not (start is None and end is None):
+            raise UsageError(f"{target}: is a photo; start and end are for videos")
+        stream = Stream(swapper or load(), identify=_by_person(plan, still=still), still=still)
+        marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+        sink = media.open_sink(
+            output, source, options=options, metadata=marker.metadata(), overwrite=overwrite
+        )
+        try:
+            report = pipeline.run(
+                source,
+                sink,
+                stream,
+                plan,
+                marker,
+                workers=workers,
+                progress=_with_total(progress, source.info.frames),
+            )
+            if report.interrupted:
+                return Result(target, output if sink.abort(keep=True) else None, report)
+            if report.swapped:
+                sink.close()
+                return Result(target, output, report)
+            sink.abort()
+        except BaseException:
+            sink.abort()
+            raise
+    cause = "no face was found"
+    if report.faceless < report.frames_in:
+        cause = "none of the faces in it is the one that was asked for"
+    log.warning("%s: %s; it was copied through unchanged", target, cause)
+    _copy(target, output, options, start, end, overwrite=overwrite)
+    return Result(target, output, report, copied=True)
+
+
+def swap_folder(
+    folder: Path | str,
+    who: Identity | SwapPlan,
+    output: Path | str,
+    *,
+    target_consent: Consent | None = None,
+    options: media.SinkOptions | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: FileProgress | None = None,
+    swapper: Swapper | None = None,
+) -> Iterator[Result]:
+    """Swap every photo and video of a folder; results get the same names in another folder.
+
+    One file that fails does not stop the others. Folders inside the folder are left out.
+
+    Args:
+        folder: With photos, videos, or both.
+        who: As for :func:`swap`.
+        output: A folder; made if it is not there but the folder that it lies in is.
+        target_consent: As for :func:`swap`.
+        options: As for :func:`swap`.
+        start: As for :func:`swap`; photos are taken whole.
+        end: As for :func:`swap`; photos are taken whole.
+        workers: As for :func:`swap`.
+        overwrite: As for :func:`swap`.
+        progress: Called after each frame with the file.
+        swapper: The models.
+
+    Yields:
+        A result for each file as soon as it is done.
+
+    Raises:
+        MediaError: The folder cannot be read, or the output folder cannot be made.
+        UsageError: The output is the folder itself, or there is nothing to swap.
+    """
+    folder, output = Path(folder), Path(output)
+    if output.is_dir() and output.samefile(folder):
+        raise UsageError(f"{output}: is the input, too; choose another folder for the output")
+    names = _output_names(list_media(folder))
+    made = _make_folder(output)
+    swapper = swapper or load()
+    try:
+        for target, name in names.items():
+            still = target.suffix.lower() in IMAGE_SUFFIXES or target.suffix.lower() == ".bmp"
+            try:
+                result = swap(
+                    target,
+                    who,
+                    output / name,
+                    target_consent=target_consent,
+                    options=options,
+                    start=None if still else start,
+                    end=None if still else end,
+                    workers=workers,
+                    overwrite=overwrite,
+                    progress=_for_file(progress, target),
+                    swapper=swapper,
+                )
+            except MienError as error:
+                result = Result(target, None, error=error)
+            yield result
+            if result.report.interrupted:
+                return
+    finally:
+        if made and not any(output.iterdir()):
+            output.rmdir()
+
+
+VIDEO_SUFFIXES: Final = {*CONTAINERS, ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv",
+                         ".3gp", ".ts", ".ogv"}  # fmt: skip
+
+
+def list_media(folder: Path | str) -> list[Path]:
+    """Photos and videos of a folder in order of name; hidden files are left out.
+
+    What is neither by its name nor an image by its content is left out, with a note in the log.
+
+    Raises:
+        MediaError: The folder cannot be read.
+        UsageError: There is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: no such folder")
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be read ({error.strerror})") from error
+    images = set(media.list_images(folder))
+    found = [p for p in files if p in images or _named_as_media(p)]
+    for path in files:
+        if path not in found:
+            log.info("%s: is left out; it is no photo and no video by its name", path)
+    if not found:
+        raise UsageError(f"{folder}: has no photo and no video in it")
+    return found
+
+
+def _named_as_media(path: Path) -> bool:
+    kind = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
+    return kind in ("image", "video") or path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _output_names(targets: Sequence[Path]) -> dict[Path, str]:
+    """The same name, or one whose suffix mien writes; no two the same."""
+    taken = {t.name for t in targets}
+    names = {}
+    for target in targets:
+        suffix, name = target.suffix.lower(), target.name
+        if suffix not in IMAGE_SUFFIXES and suffix not in CONTAINERS:
+            image = suffix == ".bmp" or (mimetypes.guess_type(name)[0] or "").startswith("image/")
+            name = target.stem + (".png" if image else ".mkv")
+            if name in taken:
+                name = target.name + (".png" if image else ".mkv")
+            taken.add(name)
+        names[target] = name
+    return names
+
+
+def _make_folder(path: Path) -> bool:
+    """Make the folder if it is not there; says whether it was made."""
+    if path.is_dir():
+        return False
+    if path.exists():
+        raise UsageError(f"{path}: is a file; the target is a folder, so the output must be one")
+    try:
+        path.mkdir()
+    except FileNotFoundError as error:
+        raise MediaError(f"{path}: the folder {path.parent} does not exist") from error
+    except OSError as error:
+        raise MediaError(f"{path}: the folder cannot be made ({error.strerror})") from error
+    return True
+
+
+def check_output(target: Path, output: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work, an output that cannot be.
+
+    Raises:
+        UsageError: It is the target, a folder, or there already without ``overwrite``.
+        MediaError: Its folder is missing.
+    """
+    if output.is_dir():
+        raise UsageError(
+            f"{output}: is a folder; the target is one file, so the output must be one"
+        )
+    if not output.parent.is_dir():
+        raise MediaError(f"{output}: the folder {output.parent} does not exist")
+    if output.exists():
+        if target.exists() and output.samefile(target):
+            raise UsageError(f"{output}: is the input, too; choose another name for the output")
+        if not overwrite:
+            raise UsageError(f"{output}: exists already; choose another name or add --overwrite")
+
+
+def _copy(
+    target: Path,
+    output: Path,
+    options: media.SinkOptions | None,
+    start: float | None,
+    end: float | None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Copy a target in which nothing was swapped; without marks, since nothing was made."""
+    formats = IMAGE_SUFFIXES | CONTAINERS
+    same = formats.get(target.suffix.lower()) == formats.get(output.suffix.lower())
+    if same and start is None and end is None:
+        file = Temporary(output, overwrite=overwrite)
+        try:
+            shutil.copyfile(target, file.path)
+            file.keep()
+        except OSError as error:
+            file.drop()
+            if isinstance(error, MediaError):
+                raise
+            raise MediaError(f"{output}: cannot be written ({error.strerror})") from error
+        except BaseException:
+            file.drop()
+            raise
+        return
+    # Another container or a part of it: decoded and encoded again. The label stays off, as it
+    # would be untrue.
+    unlabelled = Marker(consent=Consent("none"), label_on=False)
+    with (
+        media.open_source(target, start=start, end=end) as source,
+        media.open_sink(output, source, options=options, metadata={}, overwrite=overwrite) as sink,
+    ):
+        for frame in source:
+            sink.write(unlabelled(frame))
+
+
+def _plan(who: Identity | SwapPlan) -> SwapPlan:
+    return who if isinstance(who, SwapPlan) else SwapPlan((Rule(who),))
+
+
+def _by_person(plan: SwapPlan, *, still: bool = True) -> bool:
+    """Whether the plan needs to know who is who; a number in a still is a place."""
+    return any(
+        r.reference is not None or (isinstance(r.which, int) and not still) for r in plan.rules
+    )
+
+
+def _all_consent(plan: SwapPlan) -> Consent:
+    """What the use of all portraits of a plan rests on."""
+    each = [r.identity.consent for r in plan.rules]
+    bases = dict.fromkeys(c.basis for c in each)
+    notes = dict.fromkeys(c.note for c in each if c.note)
+    return Consent(", ".join(bases), "; ".join(notes))
+
+
+def _with_total(progress: Progress | None, total: int | None) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    return lambda done: progress(done, total)
+
+
+def _for_file(progress: FileProgress | None, file: Path) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(file, done, total)
+
+
+def _area(face: Face) -> float:
+    return float(np.prod(face.box[2:] - face.box[:2]))

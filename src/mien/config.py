@@ -1,0 +1,136 @@
+"""Settings: defaults < ``mien.toml`` < environment < flags. An unknown key is an error.
+
+Consent is no setting: on what the use of a face rests is said anew for each job.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mien.errors import UsageError
+
+FILE: Final = "mien.toml"
+"""Read from the working folder unless another file is named."""
+
+PREFIX: Final = "MIEN_"
+"""Environment variables are the keys in capitals behind this."""
+
+NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_TEST_")
+"""Names, or beginnings of names, that carry the prefix and are no keys."""
+
+
+class Settings(BaseModel):
+    """Everything that stays the same from job to job.
+
+    Attributes:
+        generator: Which generator makes the faces.
+        provider: ONNX Runtime's execution provider, by mien's short name.
+        threads: Threads of each model.
+        workers: Frames painted at a time.
+        blend: How patches go into the frame.
+        color: Colour matching for generators that do not relight.
+        white_balance: Remove the colour cast of portraits.
+        similarity: Cosine from which a face is the person of a reference photo.
+        encoder: libav's name; None takes the container's usual one.
+        preset: The encoder's speed setting.
+        quality: CRF for video, 1 to 100 for JPEG and WebP.
+        pixel_format: libav's name; None keeps the source's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generator: str = "mesh"
+    provider: str = "cpu"
+    threads: int = Field(1, ge=1, le=256)
+    workers: int = Field(1, ge=1, le=64)
+    blend: Literal["soft", "poisson"] = "soft"
+    color: Literal["none", "lab", "histogram"] = "none"
+    white_balance: bool = False
+    similarity: float = Field(0.3, ge=-1, le=1)
+    encoder: str | None = None
+    preset: str | None = None
+    quality: int | None = Field(None, ge=0, le=100)
+    pixel_format: str | None = None
+
+
+def load(
+    file: Path | str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    folder: Path | str = ".",
+) -> Settings:
+    """Put the settings together.
+
+    Args:
+        file: A settings file that must be there; None takes ``MIEN_CONFIG`` or, if it is there,
+            ``mien.toml`` in ``folder``.
+        environment: Instead of ``os.environ``.
+        flags: Key → value as given on the command line; None means not given.
+        folder: The working folder.
+
+    Raises:
+        UsageError: A file that is missing or no TOML, an unknown key, or a value of the wrong
+            kind; names the file, variable or flag.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    path = _file(file or environment.get("MIEN_CONFIG"), Path(folder))
+    if path is not None:
+        values |= _checked({key: (f"{path}: {key}", v) for key, v in _read(path).items()})
+    values |= _checked(
+        {
+            name.removeprefix(PREFIX).lower(): (f"environment variable {name}", value)
+            for name, value in environment.items()
+            if name.startswith(PREFIX) and not name.startswith(NO_SETTING)
+        }
+    )
+    values |= _checked(
+        {
+            key: (f"--{key.replace('_', '-')}", value)
+            for key, value in (flags or {}).items()
+            if value is not None
+        }
+    )
+    return Settings(**values)
+
+
+def _file(named: Path | str | None, folder: Path) -> Path | None:
+    if named is not None:
+        path = Path(named)
+        if not path.is_file():
+            raise UsageError(f"{path}: no such settings file")
+        return path
+    path = folder / FILE
+    return path if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not valid TOML ({error})") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _checked(given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Validate key → (where it stands, value); errors say where."""
+    try:
+        settings = Settings(**{key: value for key, (_, value) in given.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        where, value = given[key]
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            raise UsageError(f"{where}: unknown key; known are {known}") from error
+        said = first["msg"][0].lower() + first["msg"][1:]
+        raise UsageError(f"{where}: {said}, not {value!r}") from error
+    return {key: getattr(settings, key) for key in given}
