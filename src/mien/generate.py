@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mien import mask, motion
 from mien.errors import ModelNotFound
@@ -30,12 +31,14 @@ class Paint:
     """A portrait made ready: all that depends on the identity alone.
 
     Attributes:
-        levels: The portrait and its halvings, ``(S, S, 4)`` uint8: RGB and how far the pixel is
-            the person's own skin or features (255), not hair or background.
+        levels: The portrait and its halvings, ``(S, S, 3)`` uint8 RGB.
+        own: The same, ``(S, S)`` uint8: 255 where the pixel is the person's own skin or features,
+            0 where it is hair, a hat or background.
         mesh: ``(504, 3)`` extended mesh in pixels of ``levels[0]``.
     """
 
     levels: tuple[Image, ...]
+    own: tuple[Image, ...]
     mesh: Floats
 
 
@@ -88,13 +91,11 @@ class MeshGenerator:
         flow = motion.field(face.mesh, paint.mesh, region)
         h, w = flow.inside.shape
         small = cv2.resize(target, (w, h), interpolation=cv2.INTER_AREA)
-        texture, lookup = _level(paint, flow)
-        painted_small = cv2.remap(
-            texture, lookup, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        level, lookup = _level(paint, flow)
+        painted_small = _warp(paint.levels[level], lookup)
 
         # Weights on the grid: where the patch is shown, and where light may be read from.
-        own = painted_small[..., 3].astype(np.float32) / 255
+        own = _warp(paint.own[level], lookup) * np.float32(1 / 255)
         skin = mask.skin(small, flow.to_grid(face.mesh[list(mask.SKIN), :2]))
         outline = mask.contour(flow, face.mesh)
         kept = mask.openings(flow, face.mesh, eyes=self.eyes)
@@ -107,16 +108,12 @@ class MeshGenerator:
 
         patch_size = (region.x1 - region.x0, region.y1 - region.y0)
         full = cv2.resize(lookup, patch_size, interpolation=cv2.INTER_LINEAR)
-        painted = cv2.remap(
-            texture[..., :3], full, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        painted = _warp(paint.levels[level], full)
         if self.relight:
             gamma = contrast(painted_small, shared * own, small, shared * skin)
             table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
             painted_small, painted = cv2.LUT(painted_small, table), cv2.LUT(painted, table)
-            gain, bias = light(
-                painted_small[..., :3], shared * own + 1e-3, small, shared * skin + 1e-3
-            )
+            gain, bias = light(painted_small, shared * own + 1e-3, small, shared * skin + 1e-3)
             painted = _apply(painted, gain, bias)
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
         mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
@@ -148,9 +145,48 @@ def light(
     return gain.astype(np.float32), (t - gain * s).astype(np.float32)
 
 
-def contrast(
-    source: Image, source_weight: Floats, target: Image, target_weight: Floats
-) -> float:
+EVEN: Final = 0.018
+"""Blur, in parts of the face's grid, of what :func:`even_light` compares; features are finer."""
+
+
+def even_light(image: Image, mesh: Floats, own: Floats) -> Image:
+    """Take the side light out of a portrait: both halves of a face are lit alike afterwards.
+
+    A face is nearly symmetric, light is not: half the difference in log luminance between a
+    place and its mirrored place, blurred beyond the size of features, is taken as light and
+    removed. A place whose mirrored place the portrait does not show is left as it is. Patches
+    of colour, which another light would make into stains, are damped by a third.
+
+    Args:
+        image: ``(S, S, 3)`` uint8, the portrait.
+        mesh: ``(468+, 3)`` in its pixels.
+        own: ``(h, w)`` float32, how far the pixel is the person's skin or features.
+    """
+    side = image.shape[0]
+    region = motion.Rect(0, 0, side, side)
+    flow = motion.field(mesh, motion.extended(mesh[motion.mirror()]), region)
+    h, w = own.shape
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
+    log = np.log(small + 4)
+    weight = (flow.inside > 0) * own + 1e-3
+    sigma = EVEN * w
+    middle = cv2.GaussianBlur(log * weight[..., None], (0, 0), sigma)
+    middle /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+    cells = flow.lookup * np.float32(w / side)
+    across = cv2.remap(np.dstack([middle, weight]), cells, None, cv2.INTER_LINEAR)
+    trust = across[..., 3:] * weight[..., None] * flow.visible[..., None]
+    light = np.clip((middle - across[..., :3]) / 2, -0.8, 0.8) * trust
+    even = middle - light
+    colour = even - even.mean(2, keepdims=True)
+    broad = cv2.GaussianBlur(colour * weight[..., None], (0, 0), 4 * sigma)
+    broad /= cv2.GaussianBlur(weight, (0, 0), 4 * sigma)[..., None]
+    light += (colour - broad) * (0.35 * weight[..., None])
+    light = cv2.resize(cv2.GaussianBlur(light, (0, 0), sigma / 2), (side, side))
+    lit = image * np.exp(-light)
+    return np.clip(lit + 0.5, 0, 255).astype(np.uint8)
+
+
+def contrast(source: Image, source_weight: Floats, target: Image, target_weight: Floats) -> float:
     """Exponent that takes the source's local contrast toward the target's, 0.6..1.
 
     Local contrast is the spread of log luminance around its low-frequency part. A portrait by
@@ -179,13 +215,17 @@ def prepare(portrait: Portrait) -> Paint:
     outline = mask.contour(flow, portrait.mesh)
     # In the middle of the face brows, lips and beard belong to the person; near the outline and
     # on the forehead what does not look like skin is hair, hat or background.
-    own = _only_skin(skin, outline, flow, portrait.mesh)
+    # A strand between two patches of skin is still hair: what is doubtful there is left out.
+    sure = cv2.erode(np.clip(2 * skin - 1, 0, 1), np.ones((5, 5), np.uint8))
+    own = _only_skin(sure, outline, flow, portrait.mesh)
+    image = even_light(image, portrait.mesh, own)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
-    levels = [np.dstack([image, alpha])]
+    levels, owns = [image], [np.asarray(alpha, np.uint8)]
     while min(levels[-1].shape[:2]) >= 64:
-        levels.append(cv2.pyrDown(levels[-1]))
-    return Paint(tuple(levels), mesh)
+        levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.uint8))
+        owns.append(np.asarray(cv2.pyrDown(owns[-1]), np.uint8))
+    return Paint(tuple(levels), tuple(owns), mesh)
 
 
 GENERATORS: Final = ("mesh", "warp")
@@ -212,15 +252,22 @@ def _only_skin(skin: Floats, outline: Floats, flow: motion.MotionField, mesh: Fl
     return out
 
 
-def _level(paint: Paint, flow: motion.MotionField) -> tuple[Image, Floats]:
-    """The level of the portrait nearest above the target's resolution, and the lookup in it."""
+def _level(paint: Paint, flow: motion.MotionField) -> tuple[int, Floats]:
+    """The level of the portrait just above the target's resolution, and the lookup in it."""
     h, w = flow.inside.shape
     step = np.abs(np.diff(flow.lookup[h // 2, :, :], axis=0)) if w > 1 else np.ones((1, 2))
     per_cell = float(np.median(np.hypot(step[:, 0], step[:, 1])))
     per_pixel = per_cell * flow.scale[0]
     level = int(np.clip(np.floor(np.log2(max(per_pixel, 1e-3))), 0, len(paint.levels) - 1))
     # pyrDown keeps even pixels: coordinates simply halve.
-    return paint.levels[level], flow.lookup * np.float32(0.5**level)
+    return level, flow.lookup * np.float32(0.5**level)
+
+
+def _warp(image: Image, lookup: Floats) -> Image:
+    """Bilinear samples of the image; fixed-point maps halve the time."""
+    whole, part = cv2.convertMaps(lookup, None, cv2.CV_16SC2)
+    out = cv2.remap(image, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out, np.uint8)
 
 
 def _low(image: Image, weight: Floats) -> Floats:
@@ -238,8 +285,14 @@ def _low(image: Image, weight: Floats) -> Floats:
 
 def _apply(image: Image, gain: Floats, bias: Floats) -> Image:
     """``gain·image + bias`` with both enlarged to the image, saturated to uint8."""
-    size = image.shape[1::-1]
-    big_gain = cv2.resize(gain, size, interpolation=cv2.INTER_CUBIC)
-    big_bias = cv2.resize(bias, size, interpolation=cv2.INTER_CUBIC)
-    lit = cv2.multiply(image, big_gain, dtype=cv2.CV_32F)
-    return cv2.add(lit, big_bias, dtype=cv2.CV_8U)  # type: ignore[return-value]
+    h, w = image.shape[:2]
+    # Smoothly to four times the light's grid, then linearly: the eye sees no kinks at that scale,
+    # and cubic enlargement to a large face would cost more than everything else here.
+    middle = (min(w, 4 * gain.shape[1]), min(h, 4 * gain.shape[0]))
+
+    def enlarge(values: Floats) -> NDArray[np.generic]:
+        smooth = cv2.resize(values, middle, interpolation=cv2.INTER_CUBIC)
+        return cv2.resize(smooth, (w, h), interpolation=cv2.INTER_LINEAR)
+
+    lit = cv2.multiply(image, enlarge(gain), dtype=cv2.CV_32F)
+    return np.asarray(cv2.add(lit, enlarge(bias), dtype=cv2.CV_8U), np.uint8)

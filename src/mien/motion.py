@@ -93,6 +93,13 @@ def topology() -> Topology:
     return Topology(np.concatenate([filled, skirt]), len(surface), len(filled))
 
 
+@cache
+def mirror() -> NDArray[np.int64]:
+    """``(468,)``: the vertex on the other side of the face for each vertex."""
+    with resources.files("mien.models").joinpath("mirror.npy").open("rb") as file:
+        return np.load(file).astype(np.int64)
+
+
 def extended(mesh: Floats, skirt: float = SKIRT) -> Floats:
     """A mesh's 468 surface points and 36 of the skirt, ``(504, 3)``."""
     surface = mesh[:468]
@@ -181,18 +188,10 @@ def _visibility(target: Floats, portrait: Floats, topo: Topology) -> Floats:
 
 
 def _strip(ring: tuple[int, ...]) -> NDArray[np.int32]:
-    """Triangles between the two halves of a closed ring that starts in one corner."""
-    out = []
-    i, j = 0, len(ring)
-    # Walk from one corner to the other, taking a vertex from either side in turn.
-    upper, lower = ring[0], ring[0]
-    while j - i > 2:
-        i += 1
-        if upper != lower:
-            out.append((upper, ring[i], lower))
-        upper = ring[i]
-        if j - i > 1:
-            j -= 1
-            out.append((upper, ring[j], lower))
-            lower = ring[j]
-    return np.array([t for t in out if len(set(t)) == 3], np.int32)
+    """Triangles between the two halves of a closed ring of even length that starts in a corner."""
+    n = len(ring)
+    out = [(ring[0], ring[1], ring[-1])]
+    for i in range(1, n // 2):
+        out.append((ring[i], ring[i + 1], ring[-i]))
+        out.append((ring[-i], ring[i + 1], ring[-i - 1]))
+    return np.array(out[:-1], np.int32)  # the last has two corners alike
