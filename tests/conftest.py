@@ -1,6 +1,6 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``.
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mien.pipeline import Swapper
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_SKIPS = os.environ.get("MIEN_NO_SKIPS") == "1"
+NO_SKIPS = os.environ.get("MIEN_TEST_NO_SKIPS") == "1"
 
 
 @pytest.fixture(scope="session")
@@ -66,4 +66,4 @@ def pytest_make_collect_report():
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"skipped, which MIEN_NO_SKIPS forbids: {report.longrepr}"
+        report.longrepr = f"skipped, which MIEN_TEST_NO_SKIPS forbids: {report.longrepr}"
