@@ -149,7 +149,7 @@ EVEN: Final = 0.018
 """Blur, in parts of the face's grid, of what :func:`even_light` compares; features are finer."""
 
 
-def even_light(image: Image, mesh: Floats, own: Floats) -> Image:
+def even_light(image: Image, mesh: Floats, bare: Floats) -> Image:
     """Take the side light out of a portrait: both halves of a face are lit alike afterwards.
 
     A face is nearly symmetric, light is not: half the difference in log luminance between a
@@ -160,15 +160,15 @@ def even_light(image: Image, mesh: Floats, own: Floats) -> Image:
     Args:
         image: ``(S, S, 3)`` uint8, the portrait.
         mesh: ``(468+, 3)`` in its pixels.
-        own: ``(h, w)`` float32, how far the pixel is the person's skin or features.
+        bare: ``(h, w)`` float32 0..1, where the face is not covered by hair.
     """
     side = image.shape[0]
     region = motion.Rect(0, 0, side, side)
     flow = motion.field(mesh, motion.extended(mesh[motion.mirror()]), region)
-    h, w = own.shape
+    h, w = bare.shape
     small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
     log = np.log(small + 4)
-    weight = (flow.inside > 0) * own + 1e-3
+    weight = (flow.inside > 0) * bare + 1e-3
     sigma = EVEN * w
     middle = cv2.GaussianBlur(log * weight[..., None], (0, 0), sigma)
     middle /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
@@ -218,7 +218,10 @@ def prepare(portrait: Portrait) -> Paint:
     # A strand between two patches of skin is still hair: what is doubtful there is left out.
     sure = cv2.erode(np.clip(2 * skin - 1, 0, 1), np.ones((5, 5), np.uint8))
     own = _only_skin(sure, outline, flow, portrait.mesh)
-    image = even_light(image, portrait.mesh, own)
+    # A cheek in shadow is no skin by colour, yet it is what wants light: only a fringe is no part
+    # of the comparison.
+    bare = 1 - (1 - skin) * mask.forehead(flow, portrait.mesh)
+    image = even_light(image, portrait.mesh, bare)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
     levels, owns = [image], [np.asarray(alpha, np.uint8)]
