@@ -30,8 +30,7 @@ class TrackOptions:
         mesh_score: A face whose mesh scores less is lost.
         keep: Frames for which a lost face keeps its number.
         cut: Mean change of a 32×18 thumbnail, in grey levels, that counts as a cut.
-        min_cutoff: Of the One-Euro filter, in Hz: lower is steadier for a still face.
-        beta: Of the One-Euro filter, in 1 / (face widths): higher follows faster.
+        tremble: Of :class:`Steady`, in parts of the face's width.
     """
 
     quick: int = 10
@@ -39,39 +38,36 @@ class TrackOptions:
     mesh_score: float = 0.5
     keep: int = 15
     cut: float = 28.0
-    min_cutoff: float = 2.0
-    beta: float = 6.0
+    tremble: float = 0.005
 
 
 @dataclass(slots=True)
-class OneEuro:
-    """One-Euro filter (Casiez et al., CHI 2012) on arrays, one speed for each element.
+class Steady:
+    """Takes the tremble out of a mesh with a lag that is bounded.
 
-    Units: the value is divided by ``scale`` for the speed, so that settings hold for any size.
+    Each point moves toward its new place by the share ``e² / (e² + e₀²)`` of its innovation
+    ``e``, the weight of Geman and McClure's robust estimator turned round: what is smaller than
+    ``e₀`` is noise and mostly ignored, a blink or a turn is followed at once. What stays behind,
+    ``e·e₀² / (e² + e₀²)``, is never more than ``e₀ / 2``. A One-Euro filter as steady as this
+    (2 Hz, beta 6) lagged by up to 5 % of the face on the same footage and cut blinks in half.
+
+    Attributes:
+        tremble: ``e₀`` in parts of the face's width.
     """
 
-    min_cutoff: float
-    beta: float
+    tremble: float
     value: Floats | None = None
-    speed: Floats | None = None
 
-    def __call__(self, x: Floats, scale: float, dt: float) -> Floats:
-        """Filtered ``x`` after ``dt`` seconds; the first call returns ``x``."""
-        if self.value is None or self.speed is None:
-            self.value, self.speed = x, np.zeros_like(x)
+    def __call__(self, x: Floats, width: float) -> Floats:
+        """Filtered ``(N, 3)`` points of a face ``width`` pixels wide; the first call returns x."""
+        if self.value is None:
+            self.value = x
             return x
-        rate = (x - self.value) / (scale * dt)
-        self.speed += _alpha(1.0, dt) * (rate - self.speed)
-        # One cutoff for a point, not for each coordinate: else motion bends toward the axes.
-        pace = np.sqrt((self.speed[..., :2] ** 2).sum(-1, keepdims=True))
-        alpha = _alpha(self.min_cutoff + self.beta * pace, dt)
-        self.value = (self.value + alpha * (x - self.value)).astype(np.float32)
+        step = x - self.value
+        moved = (step[:, :2] ** 2).sum(1, keepdims=True)
+        weight = moved / (moved + (self.tremble * width) ** 2 + 1e-12)
+        self.value = (self.value + step * weight).astype(np.float32)
         return self.value
-
-
-def _alpha(cutoff: Floats | float, dt: float) -> Floats | float:
-    r = 2 * np.pi * dt * cutoff
-    return r / (r + 1)  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True)
@@ -87,7 +83,7 @@ class Track:
 
     number: int
     face: Face
-    smooth: OneEuro
+    smooth: Steady
     missed: int = 0
 
 
@@ -112,12 +108,10 @@ class Tracker:
     _since_thorough: int = 0
     _numbers: int = 0
     _thumbnail: Image | None = None
-    _time: float | None = None
 
     def __call__(self, frame: Frame) -> Faces:
         """Faces of the next frame, with meshes and track numbers, steadied."""
         options = self.options
-        dt = self._elapsed(frame)
         cut = self._is_cut(frame.image)
         if cut:
             self.tracks.clear()
@@ -131,7 +125,7 @@ class Tracker:
             self._join(frame, self.quick(frame.image))
             self._since_quick = 0
         self.tracks = [t for t in self.tracks if t.missed <= options.keep]
-        return [self._steady(t, dt) for t in self.tracks if t.missed == 0]
+        return [self._steady(t) for t in self.tracks if t.missed == 0]
 
     def _follow(self, frame: Frame) -> bool:
         """Fit every face from its last mesh; True if one was lost."""
@@ -192,25 +186,17 @@ class Tracker:
                 kept.append(track)
         self.tracks = kept
 
-    def _steady(self, track: Track, dt: float) -> Face:
+    def _steady(self, track: Track) -> Face:
         face = track.face
         if face.mesh is None:
             return replace(face, track=track.number)
         width = float((face.box[2:] - face.box[:2]).max())
-        mesh = track.smooth(face.mesh, width, dt)
+        mesh = track.smooth(face.mesh, width)
         box = geometry.bounds(mesh[:468])
         return replace(face, mesh=mesh, box=box, points=five_points(mesh), track=track.number)
 
-    def _filter(self) -> OneEuro:
-        return OneEuro(self.options.min_cutoff, self.options.beta)
-
-    def _elapsed(self, frame: Frame) -> float:
-        """Seconds since the last frame, by its timestamps; 1/30 where there are none."""
-        if frame.pts is None or frame.time_base is None:
-            return 1 / 30
-        now = float(frame.pts * frame.time_base)
-        before, self._time = self._time, now
-        return 1 / 30 if before is None else min(max(now - before, 1 / 240), 0.5)
+    def _filter(self) -> Steady:
+        return Steady(self.options.tremble)
 
     def _is_cut(self, image: Image) -> bool:
         # Nearest sampling: a thumbnail of a 1080p frame for a few microseconds.
