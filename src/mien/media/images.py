@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ class Still:
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB, upright.
         alpha: ``(H, W)`` uint8 or None.
-        icc: The colour profile as it was embedded, or None.
+        icc: The RGB colour profile as it was embedded, or None.
+        format: ``jpeg``, ``png``, ``webp`` or ``bmp``.
     """
 
     image: Image
     alpha: Image | None = None
     icc: bytes | None = None
+    format: str = ""
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -65,13 +68,19 @@ def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged ({error.err})") from error
     if image is None or image.size == 0:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged")
-    found = dict(zip((int(k) for k in kinds), chunks, strict=False))
-    icc = found.get(cv2.IMAGE_METADATA_ICCP)
+    icc = chunk(kinds, chunks, cv2.IMAGE_METADATA_ICCP)
     return Still(
         np.ascontiguousarray(image),
         _alpha(data, image.shape[:2]) if kind in ("png", "webp") else None,
-        None if icc is None else np.asarray(icc, np.uint8).tobytes(),
+        icc if icc[16:20] == b"RGB " else None,  # a grey or CMYK profile does not fit the output
+        kind,
     )
+
+
+def chunk(kinds: Any, chunks: Any, wanted: int) -> bytes:
+    """Return one of the chunks that OpenCV found in an image, empty where it is not there."""
+    found = [c for k, c in zip(kinds, chunks, strict=False) if int(k) == wanted]
+    return np.asarray(found[0], np.uint8).tobytes() if found else b""
 
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
@@ -134,20 +143,22 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Walk the segments (ITU-T T.81, annex B) to the frame header."""
+    for marker, body in jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers
+            return int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+    return None
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment before the scan (ITU-T T.81, annex B)."""
     at = 2
-    while data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xFF:  # fill byte
             at += 1
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(data[at + 5 : at + 7], "big")
-            return int.from_bytes(data[at + 7 : at + 9], "big"), height
-        if marker == 0xDA:
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], data[at + 4 : at + 2 + size]
+        at += 2 + size
 
 
 def _cut_off(data: bytes, kind: str) -> bool:

@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
+from mien.media.images import chunk, jpeg_segments
 from mien.media.info import kind_of
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _MIEN = "urn:mien:metadata:1"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_SMALL = cv2.IMREAD_REDUCED_GRAYSCALE_8
 _NAMES = {"digital_source_type": (_IPTC, "DigitalSourceType")}
 """Keys that have a standard property in XMP; every other goes under mien's own namespace."""
 
@@ -54,6 +57,24 @@ def read_xmp(packet: bytes) -> dict[str, str]:
     return found
 
 
+def with_xmp(jpeg: bytes, packet: bytes) -> bytes:
+    """Put an XMP packet into a JPEG, after its JFIF segment (XMP specification, part 3, 1.1.3).
+
+    OpenCV would leave out the identifier, without which readers do not find it.
+    """
+    at = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
+    body = _JPEG_XMP + packet
+    return jpeg[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[at:]
+
+
+def _image_xmp(data: bytes) -> bytes:
+    if data[:2] == b"\xff\xd8":
+        packets = (b for m, b in jpeg_segments(data) if m == 0xE1 and b.startswith(_JPEG_XMP))
+        return next(packets, _JPEG_XMP)[len(_JPEG_XMP) :]
+    _, kinds, chunks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=_SMALL)
+    return chunk(kinds, chunks, cv2.IMAGE_METADATA_XMP)
+
+
 def read_metadata(path: Path | str) -> dict[str, str]:
     """Read the tags of a video container (keys in lower case) or an image's XMP properties.
 
@@ -62,10 +83,7 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     if kind_of(path) == "image":
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        _, kinds, chunks = cv2.imdecodeWithMetadata(data, flags=cv2.IMREAD_REDUCED_GRAYSCALE_8)
-        packets = [c for k, c in zip(kinds, chunks, strict=False) if k == cv2.IMAGE_METADATA_XMP]
-        return read_xmp(np.asarray(packets[0], np.uint8).tobytes()) if packets else {}
+        return read_xmp(_image_xmp(path.read_bytes()))
     try:
         with av.open(str(path)) as container:
             return {key.lower(): value for key, value in container.metadata.items()}

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
-from mien.media.colour import Converter, Orientation
+from mien.media.colour import Converter
 from mien.media.info import IMAGE_SUFFIXES, Marked, SinkOptions
-from mien.media.metadata import xmp
+from mien.media.metadata import with_xmp, xmp
 from mien.media.source import ImageSource, Source, VideoSource, open_input, video_stream
 
 log = logging.getLogger(__name__)
@@ -143,19 +143,23 @@ class ImageSink:
         image = cv2.cvtColor(marked.frame.image, cv2.COLOR_RGB2BGR)
         if self._still.alpha is not None and self._format != "jpeg":
             image = np.dstack((image, self._still.alpha))
-        kinds, chunks = [cv2.IMAGE_METADATA_XMP], [np.frombuffer(xmp(self._metadata), np.uint8)]
+        words = xmp(self._metadata)
+        chunks = {}
+        if self._format != "jpeg":
+            chunks[cv2.IMAGE_METADATA_XMP] = np.frombuffer(words, np.uint8)
         if self._still.icc:
-            kinds.append(cv2.IMAGE_METADATA_ICCP)
-            chunks.append(np.frombuffer(self._still.icc, np.uint8))
+            chunks[cv2.IMAGE_METADATA_ICCP] = np.frombuffer(self._still.icc, np.uint8)
         try:
             done, data = cv2.imencodeWithMetadata(
-                f".{self._format}", image, kinds, chunks, self._parameters()
+                f".{self._format}", image, list(chunks), list(chunks.values()), self._parameters()
             )
         except cv2.error as error:
             raise MediaError(f"{self.path}: cannot be encoded ({error.err})") from error
         if not done:
             raise MediaError(f"{self.path}: cannot be encoded as {self._format.upper()}")
         self._encoded = data.tobytes()
+        if self._format == "jpeg":
+            self._encoded = with_xmp(self._encoded, words)
 
     def _parameters(self) -> list[int]:
         quality = self._options.quality
@@ -226,7 +230,7 @@ class VideoSink:
                 settings, or the container cannot hold a stream.
         """
         self.path, self._source = path, source
-        self._converter = Converter(Orientation.of(source.matrix))
+        self._converter = Converter(source.orientation)
         # A trimmed output begins at zero: everything moves by the first frame's exact time.
         self._shift = source.first.pts or 0 if source.start else 0
         self._written: Fraction | None = None
@@ -359,6 +363,10 @@ class VideoSink:
                 moved = round(begin / base)
                 packet.pts = None if packet.pts is None else packet.pts - moved
                 packet.dts = None if packet.dts is None else packet.dts - moved
+            if packet.stream.type == "audio" and packet.pts is not None:
+                # Sound is decoded in the order it is heard. MP4 writes only the dts of sound, so
+                # a file in which the two differ would be moved.
+                packet.dts = packet.pts
             packet.stream = self._copies[packet.stream.index]
             yield due, packet
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ import av
 from mien.errors import MediaError
 from mien.media.colour import Converter, Orientation, display_matrix, writable_by_rectangle
 from mien.media.images import MAX_PIXELS, check_size, read_still
-from mien.media.info import MediaInfo, image_format, kind_of
+from mien.media.info import MediaInfo, kind_of
 from mien.types import Frame
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,8 @@ class ImageSource:
         self.still = read_still(path, max_pixels=max_pixels)
         self.damaged = 0
         height, width = self.still.image.shape[:2]
-        with path.open("rb") as file:
-            codec = image_format(file.read(32)) or ""
         self.info = MediaInfo(
-            path, "image", width, height, frames=1, codec=codec, pixel_format="rgb24"
+            *(path, "image", width, height), frames=1, codec=self.still.format, pixel_format="rgb24"
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -61,6 +60,7 @@ class VideoSource:
         start: Seconds from which frames are wanted, None for the beginning.
         end: Seconds before which frames are wanted, None for the end.
         matrix: Display matrix of the stream, None if it has none.
+        orientation: The same as flip and quarter turns: stored → displayed.
         first: The first wanted frame as decoded; it names format and colour tags.
     """
 
@@ -81,6 +81,7 @@ class VideoSource:
         self._container = open_input(path)
         try:
             self.stream = video_stream(self._container, path)
+            _check_whole(self._container, path)
             context = self.stream.codec_context
             check_size(path, context.width, context.height, max_pixels)
             self.stream.thread_type = "AUTO"
@@ -95,7 +96,8 @@ class VideoSource:
             self._container.close()
             raise
         self.matrix = display_matrix(self.first)
-        self._converter = Converter(Orientation.of(self.matrix))
+        self.orientation = Orientation.of(self.matrix)
+        self._converter = Converter(self.orientation)
         self.info = self._info()
 
     def _nothing(self) -> str:
@@ -105,7 +107,7 @@ class VideoSource:
 
     def _info(self) -> MediaInfo:
         width, height = self.first.width, self.first.height
-        if self._converter.orientation.swaps:
+        if self.orientation.swaps:
             width, height = height, width
         stream, fps = self.stream, self.stream.average_rate or self.stream.guessed_rate
         duration: Fraction | None = None
@@ -149,31 +151,80 @@ class VideoSource:
         if self.start:
             self._container.seek(int(self.start / self.time_base), stream=self.stream)
         last: int | None = None
-        step = self._step()
+        for frame in self._all_frames():
+            if frame.pts is None:
+                frame.pts = 0 if last is None else last + self._step()
+            if last is not None and frame.pts <= last:
+                frame.pts = last + 1
+            last = frame.pts
+            if self._before(frame.pts):
+                continue
+            if self.end is not None and frame.pts * self.time_base >= self.end:
+                return
+            if writable_by_rectangle(frame.format):
+                yield frame
+            else:
+                yield frame.reformat(format="rgb24" if frame.format.is_rgb else "yuv444p")
+
+    def _before(self, pts: int) -> bool:
+        return self.start is not None and pts * self.time_base < self.start
+
+    def _all_frames(self) -> Iterator[av.VideoFrame]:
+        """Decode everything from where the container stands, and count what does not come out.
+
+        A decoder says little about what it drops (everything up to the next key frame, after a
+        damaged one), so the pts that went in are compared with those that come out.
+        """
+        waiting: set[int] = set()
         for packet in self._packets():
+            tracked = self._tracked(packet)
+            if tracked:
+                waiting.add(packet.pts)
             try:
                 decoded = self.stream.decode(packet)
-            except av.FFmpegError as error:
-                self._passed_over(packet, error)
-                continue
+            except av.FFmpegError:
+                decoded = []
+                if packet is not None and packet.size and not tracked:
+                    self._passed_over(packet.pts)
             for frame in decoded:
                 if frame.is_corrupt:
-                    self._passed_over(packet, "its data is incomplete")
-                    continue
-                if frame.pts is None:
-                    frame.pts = 0 if last is None else last + step
-                if last is not None and frame.pts <= last:
-                    frame.pts = last + 1
-                last = frame.pts
-                seconds = frame.pts * self.time_base
-                if self.start is not None and seconds < self.start:
-                    continue
-                if self.end is not None and seconds >= self.end:
-                    return
-                if writable_by_rectangle(frame.format):
-                    yield frame
-                else:
-                    yield frame.reformat(format="rgb24" if frame.format.is_rgb else "yuv444p")
+                    continue  # stays among those that are waited for
+                yield from self._arrived(frame, waiting)
+        if waiting:
+            for frame in self._tail(waiting):
+                yield from self._arrived(frame, waiting)
+        for pts in sorted(waiting):
+            self._passed_over(pts)
+
+    def _arrived(self, frame: av.VideoFrame, waiting: set[int]) -> Iterator[av.VideoFrame]:
+        if frame.pts is not None:
+            waiting.discard(frame.pts)
+            for pts in sorted(p for p in waiting if p < frame.pts):
+                waiting.discard(pts)
+                self._passed_over(pts)
+        yield frame
+
+    def _tracked(self, packet: Any) -> bool:
+        """Whether exactly one frame with the packet's pts must come out."""
+        if packet is None or not packet.size or packet.pts is None or packet.is_discard:
+            return False
+        return bool(self.stream.codec_context.name != "vp8")  # it has packets that show nothing
+
+    def _tail(self, waiting: set[int]) -> Iterator[av.VideoFrame]:
+        """Decode the end again, without frame threads.
+
+        PyAV stops draining a decoder at the first error; with frame threads that loses the good
+        frames behind it.
+        """
+        with open_input(self.path) as container, suppress(av.FFmpegError):
+            stream = video_stream(container, self.path)
+            stream.thread_type = "SLICE"
+            container.seek(min(waiting), stream=stream)
+            for packet in container.demux(stream):
+                with suppress(av.FFmpegError):
+                    for frame in stream.decode(packet):
+                        if frame.pts in waiting and not frame.is_corrupt:
+                            yield frame
 
     def _packets(self) -> Iterator[Any]:
         packets = self._container.demux(self.stream)
@@ -183,14 +234,17 @@ class VideoSource:
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                self._passed_over(None, error)
+                log.warning("%s: the rest cannot be read (%s)", self.path, error.strerror)
+                self.damaged += 1
                 yield None  # what the decoder still holds
                 return
 
-    def _passed_over(self, packet: Any, cause: object) -> None:
+    def _passed_over(self, pts: int | None) -> None:
+        if pts is not None and self._before(pts):
+            return
         self.damaged += 1
-        at = "" if packet is None or packet.pts is None else f" at {packet.pts * self.time_base} s"
-        log.warning("%s: a damaged frame%s is passed over (%s)", self.path, at, cause)
+        at = "" if pts is None else f" at {float(pts * self.time_base):.3f} s"
+        log.warning("%s: a damaged frame%s is passed over", self.path, at)
 
     def _step(self) -> int:
         rate = self.stream.average_rate or self.stream.guessed_rate or Fraction(25)
@@ -253,6 +307,21 @@ def open_input(path: Path) -> Any:
             f"{path}: is not an image or a video that can be read, or it is cut off "
             f"({error.strerror})"
         ) from error
+
+
+def _check_whole(container: Any, path: Path) -> None:
+    """Refuse an MP4 or MOV whose index points behind the end of the file.
+
+    Raises:
+        MediaError: It does: the file is cut off.
+    """
+    if not container.format.name.startswith("mov"):
+        return
+    lasts = [s.index_entries[-1] for s in container.streams if len(s.index_entries)]
+    end = max((entry.pos + entry.size for entry in lasts), default=0)
+    size = path.stat().st_size
+    if end > size:
+        raise MediaError(f"{path}: is cut off, it has {size} of at least {end} bytes")
 
 
 def video_stream(container: Any, path: Path) -> Any:

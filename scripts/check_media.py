@@ -1,0 +1,191 @@
+"""Check that clips go through mien's source and sink unharmed.
+
+    python scripts/check_media.py CLIP...                  # through source and sink, all checks
+    python scripts/check_media.py CLIP --against OUT.mp4   # any input and output: pts and copies
+
+For each clip: frames in and out, every pts, every copied packet of sound and subtitles, planes
+outside the changed rectangle before encoding, and PSNR outside it after encoding compared with
+a plain re-encode at the same settings. The exit status is 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from mien.media import Marked, SinkOptions, VideoSource, open_sink, open_source
+from mien.media.colour import plane_rows
+from mien.types import Frame, Rect
+
+TOLERANCE_DB = 0.3
+
+
+def frames_of(path: Path) -> Iterator[av.VideoFrame]:
+    """Decode the first video stream with bare PyAV."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        yield from container.decode(container.streams.video[0])
+
+
+def times(path: Path) -> list[Fraction]:
+    """Presentation times of all frames, exact, in seconds."""
+    return [f.pts * f.time_base for f in frames_of(path)]
+
+
+def copies(path: Path) -> dict[str, list[tuple[str, Fraction]]]:
+    """Hash and presentation time of every packet of sound and subtitles, by stream."""
+    found: dict[str, list[tuple[str, Fraction]]] = defaultdict(list)
+    with av.open(str(path)) as container:
+        streams = [s for s in container.streams if s.type in ("audio", "subtitle")]
+        names = {s.index: f"{s.type} {n} ({s.codec_context.name})" for n, s in enumerate(streams)}
+        for packet in container.demux(streams) if streams else ():
+            if packet.size:
+                digest = hashlib.sha256(bytes(packet)).hexdigest()
+                time = packet.pts * packet.time_base if packet.pts is not None else Fraction(-1)
+                found[names[packet.stream.index]].append((digest, time))
+    return dict(found)
+
+
+def rectangle(frame: Frame) -> Rect:
+    """As large as a close face, with odd edges; it stays, as a face moves as it did before."""
+    height, width = frame.image.shape[:2]
+    return Rect(width // 3 | 1, height // 3 | 1, 3 * width // 5 | 1, 3 * height // 4 | 1)
+
+
+def stored_rectangles(source: VideoSource, frame: Frame) -> list[Rect]:
+    """The changed rectangles in the stored, unrotated picture, chroma-aligned."""
+    origin, turned = frame.origin, source.orientation
+    return [
+        turned.undo_rect(rect, origin.width, origin.height).even(origin.width, origin.height, 4)
+        for rect in frame.dirty
+    ]
+
+
+def send(clip: Path, out: Path, options: SinkOptions, *, change: bool) -> dict[str, Any]:
+    """Copy a clip through source and sink; with ``change`` every frame gets a rectangle."""
+    spoilt, rects = 0, []
+    with (
+        open_source(clip) as source,
+        open_sink(out, source, options=options, metadata={}) as sink,
+    ):
+        for frame in source:
+            before = [rows.copy() for rows in plane_rows(frame.origin)] if change else []
+            if change:
+                rect = rectangle(frame)
+                frame.image[rect.slices()] = 255 - frame.image[rect.slices()]
+                frame.mark_dirty(rect)
+                rects.append(stored_rectangles(source, frame))
+            sink.write(Marked(frame))
+            if change and not same_outside(before, plane_rows(frame.origin), rects[-1]):
+                spoilt += 1
+        return {"damaged": source.damaged, "spoilt": spoilt, "rects": rects}
+
+
+def same_outside(before: list[Any], after: list[Any], rects: list[Rect]) -> bool:
+    """Whether all planes are equal outside the rectangles, and not all equal inside."""
+    width, height = before[0].shape[1], before[0].shape[0]
+    for old, new in zip(before, after, strict=True):
+        keep = np.ones(old.shape[:2], bool)
+        for x0, y0, x1, y1 in rects:
+            across, down = -(-width // old.shape[1]), -(-height // old.shape[0])
+            keep[y0 // down : -(-y1 // down), x0 // across : -(-x1 // across)] = False
+        if not np.array_equal(old[keep], new[keep]):
+            return False
+    return not np.array_equal(before[0], after[0])
+
+
+def psnr_outside(clip: Path, out: Path, rects: list[list[Rect]]) -> float:
+    """PSNR of luma outside the rectangles over the whole clip, in dB."""
+    total, count, peak = 0.0, 0, 255.0
+    for a, b, holes in zip(frames_of(clip), frames_of(out), rects, strict=True):
+        wide = a.format.components[0].bits > 8
+        peak = float(2 ** a.format.components[0].bits - 1)
+        old, new = (_luma(f, wide) for f in (a, b))
+        keep = np.ones(old.shape, bool)
+        for rect in holes:
+            keep[rect.slices()] = False
+        error = (old.astype(np.float32) - new)[keep]
+        total, count = total + float((error**2).sum()), count + error.size
+    return 10 * float(np.log10(peak**2 * count / max(total, 1e-9)))
+
+
+def _luma(frame: av.VideoFrame, wide: bool) -> Any:
+    rows = plane_rows(frame)[0]
+    return np.ascontiguousarray(rows).view("<u2")[:, :, 0] if wide else rows[:, :, 0]
+
+
+def compare(clip: Path, out: Path) -> tuple[str, bool]:
+    """Compare pts and copied packets of an input and an output."""
+    before, after = times(clip), times(out)
+    old, new = copies(clip), copies(out)
+    packets = sum(map(len, old.values()))
+    same_bytes = [[d for d, _ in v] for v in old.values()] == [
+        [d for d, _ in v] for v in new.values()
+    ]
+    moved = max(
+        (
+            abs(a[1] - b[1])
+            for x, y in zip(old.values(), new.values(), strict=False)
+            for a, b in zip(x, y, strict=False)
+        ),
+        default=Fraction(0),
+    )
+    text = (
+        f"frames {len(before)}/{len(after)}, pts {'equal' if before == after else 'DIFFER'}, "
+        f"{packets} packets in {len(old)} copied streams "
+        f"{'identical' if same_bytes else 'DIFFER'}, moved by at most {float(moved) * 1e3:.3f} ms"
+    )
+    return text, before == after and same_bytes and moved < Fraction(1, 500)
+
+
+def check(clip: Path, options: SinkOptions, suffix: str) -> bool:
+    """Run all checks on one clip and print one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        changed, plain = Path(folder, f"changed{suffix}"), Path(folder, f"plain{suffix}")
+        sent = send(clip, changed, options, change=True)
+        send(clip, plain, options, change=False)
+        text, good = compare(clip, changed)
+        with_change = psnr_outside(clip, changed, sent["rects"])
+        without = psnr_outside(clip, plain, sent["rects"])
+    good = good and not sent["spoilt"] and without - with_change <= TOLERANCE_DB
+    print(
+        f"{'ok  ' if good else 'FAIL'} {clip.name}: {text}, damaged {sent['damaged']}, "
+        f"planes outside {'identical' if not sent['spoilt'] else 'SPOILT'}, "
+        f"PSNR outside {with_change:.2f} dB, plain {without:.2f} dB",
+        flush=True,
+    )
+    return good
+
+
+def main() -> int:
+    """Check every clip of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP")
+    parser.add_argument("--against", type=Path, help="an output that was made of the one clip")
+    parser.add_argument("--encoder")
+    parser.add_argument("--preset")
+    parser.add_argument("--quality", type=int)
+    parser.add_argument("--suffix", default=".mp4", help="container of the trial outputs")
+    given = parser.parse_args()
+    if given.against:
+        pairs = [compare(clip, given.against) for clip in given.clips]
+        for clip, (text, good) in zip(given.clips, pairs, strict=True):
+            print(f"{'ok  ' if good else 'FAIL'} {clip.name}: {text}")
+        return 0 if all(good for _, good in pairs) else 1
+    options = SinkOptions(given.encoder, given.preset, given.quality)
+    results = [check(clip, options, given.suffix) for clip in given.clips]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
