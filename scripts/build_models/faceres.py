@@ -7,8 +7,11 @@ onto its first 512 principal components and scaled to unit length again.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from build_models.graph import Array, Graph
 from build_models.tfjs import Source
@@ -27,7 +30,7 @@ def convert(
     Args:
         topology: The ``.json`` file.
         weights: The ``.bin`` file.
-        projection: Mean ``(1024,)`` and components ``(1024, 512)``; None gives the features
+        projection: Components ``(1024, 512)`` and offset ``(512,)``; None gives the features
             themselves, of unit length, on which a projection is fitted.
         description: Stored in the new file.
     """
@@ -42,11 +45,9 @@ def convert(
     length = 1024
     if projection is not None:
         features = graph.add("LpNormalization", features, axis=1, p=2)
-        offset, components = projection
+        components, offset = projection
         length = components.shape[1]
-        features = graph.add(
-            "Gemm", features, graph.const(components), graph.const(-offset @ components)
-        )
+        features = graph.add("Gemm", features, graph.const(components), graph.const(offset))
     graph.add("LpNormalization", features, axis=1, p=2, out="embedding")
     return graph.model(
         "faceres512", {"image": ["n", SIZE, SIZE, 3]}, {"embedding": ["n", length]}, description
@@ -54,7 +55,21 @@ def convert(
 
 
 def fit(features: Array, components: int = 512) -> tuple[Array, Array]:
-    """Mean and first principal components of ``(N, 1024)`` unit features, one a row."""
+    """Principal components of ``(N, 1024)`` unit features, and the offset that removes the mean.
+
+    Returns:
+        ``(1024, components)`` and ``(components,)``: ``features @ first + second``.
+    """
     mean = features.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov((features - mean).astype(np.float64), rowvar=False))
-    return mean, vectors[:, ::-1][:, :components].astype(np.float32)
+    _, found = np.linalg.eigh(np.cov((features - mean).astype(np.float64), rowvar=False))
+    first = found[:, ::-1][:, :components].astype(np.float32)
+    return first, -mean @ first
+
+
+def fitted(file: Path) -> tuple[Array, Array]:
+    """The projection inside a file that was converted before."""
+    graph = onnx.load(file).graph
+    value = {t.name: onnx.numpy_helper.to_array(t).astype(np.float32) for t in graph.initializer}
+    value |= {n.output[0]: value[n.input[0]] for n in graph.node if n.op_type == "Cast"}
+    (gemm,) = (n for n in graph.node if n.op_type == "Gemm")
+    return value[gemm.input[1]], value[gemm.input[2]]
