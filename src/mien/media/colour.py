@@ -36,7 +36,7 @@ def matrix_of(frame: av.VideoFrame) -> Colorspace:
 
 
 def range_of(frame: av.VideoFrame) -> ColorRange:
-    """Return the frame's range; where it does not say, limited but for the ``yuvj`` formats."""
+    """Return the range of the frame's YUV; unsaid it is limited, but for the ``yuvj`` formats."""
     if frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG:
         return ColorRange.JPEG
     return ColorRange.MPEG
@@ -196,6 +196,20 @@ class Converter:
                 x, y = stored.x0 // across, stored.y0 // down
                 height, width = patch.shape[:2]
                 target[y : y + height, x : x + width] = patch
+
+    def convert(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+        """Return the frame in another pixel format, matrix and range kept (RGB: limited)."""
+        matrix, size = matrix_of(frame), range_of(frame)
+        return self._swscale.reformat(
+            frame,
+            format=pixel_format,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=ColorRange.JPEG if frame.format.is_rgb else size,
+            dst_color_range=size,
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
+        )
 
 
 def plane_rows(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:

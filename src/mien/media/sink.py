@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,9 +16,10 @@ from typing import Any, Self
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorRange
 
 from mien.errors import MediaError
-from mien.media.colour import Converter
+from mien.media.colour import Converter, matrix_of, range_of
 from mien.media.info import IMAGE_SUFFIXES, Marked, SinkOptions
 from mien.media.metadata import with_xmp, xmp
 from mien.media.source import ImageSource, Source, VideoSource, open_input, video_stream
@@ -42,7 +44,7 @@ class _Encoder:
 _ENCODERS = {
     "libx264": _Encoder(fast="veryfast", good=18),
     "libx265": _Encoder(fast="veryfast", good=20, more=(("x265-params", "log-level=error"),)),
-    "libsvtav1": _Encoder(fast="10", good=28),
+    "libsvtav1": _Encoder(fast="8", good=28),
     "libvpx-vp9": _Encoder(
         "cpu-used", "6", good=24, more=(("deadline", "realtime"), ("row-mt", "1"), ("b", "0"))
     ),
@@ -50,7 +52,6 @@ _ENCODERS = {
     "hevc_nvenc": _Encoder(fast="p4", quality="cq", good=21),
     "av1_nvenc": _Encoder(fast="p4", quality="cq", good=27),
 }
-_USUAL = {"webm": "libvpx-vp9"}
 
 
 class Temporary:
@@ -248,9 +249,14 @@ class VideoSink:
         kind = CONTAINERS[self.path.suffix.lower()]
         container_options = {}
         if kind in ("mp4", "mov"):
+            base = self._source.time_base
+            rates = [s.rate for s in self._input.streams.audio if s.codec_context and s.rate]
             container_options["movflags"] = "use_metadata_tags"
-            if self._source.time_base.numerator == 1:  # keeps pts the same numbers
-                container_options["video_track_timescale"] = str(self._source.time_base.denominator)
+            # Pts stay the same numbers, and the edit list's start is exact, not whole
+            # milliseconds.
+            container_options["movie_timescale"] = str(_movie_timescale(base.denominator, rates))
+            if base.numerator == 1:
+                container_options["video_track_timescale"] = str(base.denominator)
         self._output = av.open(
             str(self._file.path), "w", format=kind, container_options=container_options
         )
@@ -266,26 +272,19 @@ class VideoSink:
         self._output.start_encoding()
 
     def _add_video(self, kind: str, options: SinkOptions) -> Any:
-        name = options.encoder or _USUAL.get(kind, "libx264")
-        known = _ENCODERS.get(name, _Encoder())
         source, first = self._source.stream.codec_context, self._source.first
+        name = options.encoder or _usual_encoder(kind, first)
+        pixel_format = self._pixel_format(name, options.pixel_format or first.format.name)
+        known = _ENCODERS.get(name, _Encoder())
         settings = dict(known.more)
         for key, value in (
             (known.speed, options.preset or known.fast),
-            (known.quality, known.good if options.quality is None else str(options.quality)),
+            (known.quality, known.good if options.quality is None else options.quality),
         ):
             if value is not None:
                 settings[key] = str(value)
-        try:
-            codec = av.Codec(name, "w")
-        except av.codec.codec.UnknownCodecError as error:
-            raise MediaError(f"{self.path}: there is no encoder {name!r} here") from error
-        formats = [f.name for f in codec.video_formats or ()]
-        pixel_format = options.pixel_format or first.format.name
-        if formats and pixel_format not in formats:
-            raise MediaError(
-                f"{self.path}: {name} cannot encode {pixel_format}, only {', '.join(formats)}"
-            )
+        # SVT-AV1 writes its settings to standard error unless the environment says otherwise.
+        os.environ.setdefault("SVT_LOG", "1")
         rate = self._source.info.fps or Fraction(25)
         stream: Any
         try:
@@ -302,16 +301,44 @@ class VideoSink:
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.thread_type = "AUTO"  # PyAV's default, slices, makes x264 slower and worse
-        context.color_range = source.color_range
+        context.color_range = range_of(first)
         context.colorspace = source.colorspace
         context.color_primaries = source.color_primaries
         context.color_trc = source.color_trc
+        if first.format.is_rgb and not stream.format.is_rgb:
+            context.colorspace, context.color_range = matrix_of(first), ColorRange.MPEG
         if source.sample_aspect_ratio:
             context.sample_aspect_ratio = source.sample_aspect_ratio
         if self._source.matrix is not None:
             stream.set_display_matrix(self._source.matrix)
         stream.metadata.update(self._source.stream.metadata)
+        try:
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            said = ", ".join(f"{k}={v}" for k, v in settings.items())
+            hint = "" if _takes(name, first) else "; such an odd size needs yuv444p or libsvtav1"
+            raise MediaError(
+                f"{self.path}: {name} refuses {first.width}x{first.height} {pixel_format} "
+                f"with {said or 'no settings'}{hint}"
+            ) from error
         return stream
+
+    def _pixel_format(self, name: str, wanted: str) -> str:
+        """Return what the encoder calls the wanted pixel format.
+
+        Raises:
+            MediaError: There is no such video encoder, or it does not take the format.
+        """
+        formats = _formats_of(name)
+        if formats is None:
+            raise MediaError(f"{self.path}: there is no video encoder {name!r} here")
+        plain = wanted.replace("yuvj", "yuv")  # the same with its full range said elsewhere
+        if formats and wanted not in formats and plain not in formats:
+            raise MediaError(
+                f"{self.path}: {name} cannot encode {wanted}; choose one of these pixel formats: "
+                f"{', '.join(formats)}"
+            )
+        return wanted if wanted in formats or not formats else plain
 
     def _add_copies(self, kind: str) -> None:
         video = video_stream(self._input, self._source.path)
@@ -336,9 +363,13 @@ class VideoSink:
             self._copies[stream.index] = copy
 
     def _cannot_hold(self, what: str, codec: str) -> MediaError:
+        """Name the stream, its codec, the container, and containers that hold all streams."""
+        copied = (s.codec_context for s in self._input.streams if s.type in ("audio", "subtitle"))
+        wanted = {context.name for context in copied if context is not None}
+        could = [suffix for suffix, kind in CONTAINERS.items() if wanted <= _codecs_of(kind)]
+        advice = f"a name that ends in {' or '.join(could)} can" if could else "none can"
         return MediaError(
-            f"{self.path}: a {self.path.suffix} file cannot hold {what} in {codec}; "
-            f"give the output a name that ends in .mkv"
+            f"{self.path}: a {self.path.suffix} file cannot hold {what} in {codec}; {advice}"
         )
 
     def _other_packets(self) -> Iterator[tuple[Fraction, Any]]:
@@ -383,7 +414,7 @@ class VideoSink:
         decoded: av.VideoFrame = frame.origin
         self._converter.write_back(frame.image, decoded, frame.dirty)
         if decoded.format.name != self._video.pix_fmt:
-            decoded = decoded.reformat(format=self._video.pix_fmt)
+            decoded = self._converter.convert(decoded, self._video.pix_fmt)
         decoded.pict_type = 0  # else the encoder repeats the source's choice of I, P and B
         decoded.pts = (frame.pts or 0) - self._shift
         decoded.time_base = self._source.time_base
@@ -459,6 +490,48 @@ class VideoSink:
             self.close()
         elif kind is not None:
             self.abort()
+
+
+def _formats_of(encoder: str) -> list[str] | None:
+    """List the pixel formats an encoder takes (empty: it does not say); None if it is not here."""
+    try:
+        codec = av.Codec(encoder, "w")
+    except av.codec.codec.UnknownCodecError:
+        return None
+    return [f.name for f in codec.video_formats or ()] if codec.type == "video" else None
+
+
+def _takes(encoder: str, frame: av.VideoFrame) -> bool:
+    """Tell whether an encoder takes frames of this format and size."""
+    formats, wanted = _formats_of(encoder) or [], frame.format.name
+    if wanted not in formats and wanted.replace("yuvj", "yuv") not in formats:
+        return False
+    odd = (frame.format.chroma_width(2) == 1 and frame.width % 2) or (
+        frame.format.chroma_height(2) == 1 and frame.height % 2
+    )
+    return not (odd and encoder in ("libx264", "libx265"))
+
+
+def _usual_encoder(kind: str, frame: av.VideoFrame) -> str:
+    """Choose VP9 for WebM and H.264 for the others, or AV1 where those do not take the frames.
+
+    Those are odd sizes with subsampled chroma, and 10 bits in WebM (wheels have VP9 in 8 bits).
+    """
+    usual = "libvpx-vp9" if kind == "webm" else "libx264"
+    if not _takes(usual, frame) and _takes("libsvtav1", frame) and kind != "mov":
+        return "libsvtav1"
+    return usual
+
+
+def _movie_timescale(denominator: int, rates: list[int]) -> int:
+    """Return ticks a second in which the starts of all tracks are whole, if 31 bits suffice."""
+    exact = math.lcm(denominator, *rates)
+    return exact if exact < 2**31 else denominator
+
+
+def _codecs_of(kind: str) -> set[str]:
+    with av.open(os.devnull, "w", format=kind) as container:
+        return container.supported_codecs
 
 
 @contextmanager
