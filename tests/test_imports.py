@@ -131,8 +131,10 @@ def test_bgr_exists_only_where_files_are_read_and_written():
 
 def test_no_file_is_a_heap():
     """A stage that grows past 500 lines becomes a package of the same name."""
-    heaps = {p.name: n for p in FILES if (n := len(p.read_text("utf-8").splitlines())) > 500}
-    assert not heaps
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in FILES}
+    stages = LAYERS[2] | LAYERS[3]
+    assert not {p.name: n for p, n in lines.items() if module_of(p) in stages and n > 500}
+    assert not {p.name: n for p, n in lines.items() if n > 800}
 
 
 def test_names_say_what_is_in_them():

@@ -134,8 +134,12 @@ def test_ci_runs_the_commands_of_the_readme():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
-def test_every_page_is_in_the_navigation():
+def test_every_page_can_be_reached():
+    docs = ROOT / "docs"
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8")
+    decisions = (docs / "decisions" / "README.md").read_text("utf-8")
     for page in pages():
-        if page.is_relative_to(ROOT / "docs"):
-            assert str(page.relative_to(ROOT / "docs")) in navigation
+        if page.is_relative_to(docs / "decisions") and page.name != "README.md":
+            assert f"]({page.name})" in decisions
+        elif page.is_relative_to(docs):
+            assert f" {page.relative_to(docs)}\n" in navigation
