@@ -55,12 +55,15 @@ def convert(topology: bytes, weights: bytes, description: str) -> onnx.ModelProt
     features = source.emit(FEATURES, graph)
     lists = [constant(source, name).astype(np.int64) for name, *_ in REGIONS]
     basis, origin = _regions(graph, base, lists)
-    for crop, (_, _, entry, _) in zip(_crops(graph, features, basis, origin), REGIONS, strict=True):
-        source.value[entry] = crop
+    source.value[tuple(entry for _, _, entry, _ in REGIONS)] = _crops(
+        graph, features, basis, origin
+    )
+    branches = [head for *_, heads in REGIONS for head in heads]
+    _heads(source, graph, branches)
 
     refined = []
     for i, (_, _, _, heads) in enumerate(REGIONS):
-        local = [graph.rows(source.emit(head, graph), 2) for head in heads]
+        local = [graph.rows(source.value[head], 2) for head in heads]
         points = local[0] if len(local) == 1 else graph.add("Concat", *local, axis=1)
         this = graph.const(i, np.int64)
         turned = graph.add("MatMul", points, graph.add("Gather", basis, this, axis=1))
@@ -106,8 +109,8 @@ def _regions(graph: Graph, base: str, lists: list[Array]) -> tuple[str, str]:
     return basis, graph.add("MatMul", corner, axes)
 
 
-def _crops(graph: Graph, features: str, basis: str, origin: str) -> list[str]:
-    """Cut the three 16 × 16 crops out of the feature map, linearly.
+def _crops(graph: Graph, features: str, basis: str, origin: str) -> str:
+    """Cut the three 16 × 16 crops out of the feature map, linearly; ``(N, 3 · C, 16, 16)``.
 
     A Gather of the four neighbours as rows of channels, and their weighted sum: GridSample takes
     three times as long on the CPU.
@@ -115,30 +118,46 @@ def _crops(graph: Graph, features: str, basis: str, origin: str) -> list[str]:
     channels, height, width = graph.shape[features]
     grid = np.stack(np.meshgrid(np.arange(16), np.arange(16)), axis=-1).reshape(256, 2)
     where = graph.add("Add", graph.add("MatMul", graph.const(grid), basis), origin)
-    where = graph.add("Reshape", where, graph.const([0, -1, 1, 2], np.int64))
+    where = graph.add("Reshape", where, graph.const([0, -1, 2], np.int64))
+    where = graph.add("Transpose", where, perm=[0, 2, 1])  # (N, 2, 768): long rows run faster
     whole = graph.add("Floor", where)
     part = graph.add("Sub", where, whole)
-    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    near = graph.add("Add", whole, graph.const(corners))  # (N, 768, 4, 2)
-    near = graph.add("Min", graph.add("Relu", near), graph.const([width - 1, height - 1]))
-    row = graph.add("MatMul", near, graph.const([[1], [width]]))
-    row = graph.add("Reshape", row, graph.const([0, -1, 1], np.int64))
+    last = graph.const(min(height, width) - 1)
+    near = [
+        graph.add("Min", graph.add("Relu", at), last)
+        for at in (whole, graph.add("Add", whole, graph.const(1.0)))
+    ]
+    # x, y of the first neighbour, x, y of the last one; each neighbour takes one x and one y
+    at = graph.add("Mul", graph.add("Concat", *near, axis=1), graph.const([[1], [width]] * 2))
+    share = graph.add("Concat", graph.add("Sub", graph.const(1.0), part), part, axis=1)
+    xs, ys = (graph.const(i, np.int64) for i in ([0, 2, 0, 2], [1, 1, 3, 3]))
+    row, weight = (
+        graph.add(op, graph.add("Gather", of, xs, axis=1), graph.add("Gather", of, ys, axis=1))
+        for op, of in (("Add", at), ("Mul", share))
+    )  # (N, 4, 768)
     row = graph.add("Cast", row, to=onnx.TensorProto.INT64)
+    row = graph.add("Reshape", row, graph.const([0, -1, 1], np.int64))
     texels = graph.add("GatherND", graph.rows(features, channels), row, batch_dims=1)
-    texels = graph.add("Reshape", texels, graph.const([0, -1, 4, channels], np.int64))
-    weight = graph.add("Abs", graph.add("Sub", graph.const(1 - corners), part))
-    weight = graph.add("ReduceProd", weight, axes=[3])
-    sampled = graph.add(
-        "ReduceSum", graph.add("Mul", texels, weight), graph.const([2], np.int64), keepdims=0
-    )
-    sampled = graph.add("Reshape", sampled, graph.const([0, 48, 16, channels], np.int64))
-    sampled = graph.add("Transpose", sampled, perm=[0, 3, 1, 2])
-    crops = []
-    for i in range(3):
-        bounds = ([16 * i], [16 * (i + 1)], [2])
-        crops.append(graph.add("Slice", sampled, *(graph.const(b, np.int64) for b in bounds)))
-        graph.shape[crops[-1]] = (channels, 16, 16)
-    return crops
+    texels = graph.add("Reshape", texels, graph.const([0, 4, -1, channels], np.int64))
+    weight = graph.add("Unsqueeze", weight, graph.const([3], np.int64))
+    weighted = graph.add("Mul", texels, weight)
+    sampled = graph.add("ReduceSum", weighted, graph.const([1], np.int64), keepdims=0)
+    sampled = graph.add("Reshape", sampled, graph.const([0, 3, 256, channels], np.int64))
+    sampled = graph.add("Transpose", sampled, perm=[0, 1, 3, 2])
+    sampled = graph.add("Reshape", sampled, graph.const([0, 3 * channels, 16, 16], np.int64))
+    graph.shape[sampled] = (3 * channels, 16, 16)
+    return sampled
+
+
+def _heads(source: Source, graph: Graph, branches: list[str]) -> None:
+    """Write the five refining networks side by side up to their last, unequal layers."""
+    last = {name: source.inputs(name) for name in branches}  # the convolution, its bias
+    before = tuple(source.inputs(convolution)[0] for convolution, _ in last.values())
+    joint = source.emit_side_by_side(before, graph)
+    each = graph.shape[joint][0] // len(branches)
+    for i, (name, tensor) in enumerate(zip(branches, before, strict=True)):
+        source.value[tensor] = graph.take_channels(joint, np.arange(i * each, (i + 1) * each))
+        source.emit(name, graph)
 
 
 def _merge(graph: Graph, base: str, refined: list[str], lists: list[Array]) -> None:

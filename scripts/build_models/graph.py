@@ -143,11 +143,17 @@ class Graph:
         self.shape[out] = (channels, height // stride, width // stride)
         return out
 
-    def pad_channels(self, x: str, more: int) -> str:
+    def pad_channels(self, x: str, more: int, group: int = 1) -> str:
         """Append channels of zeros, by a 1 × 1 convolution: Pad knows no blocked layout."""
-        channels = self.shape[x][0]
-        weight = np.eye(channels + more, channels, dtype=np.float32)
-        return self.conv(x, weight[:, :, None, None], same=False)
+        channels = self.shape[x][0] // group
+        weight = np.eye(channels + more // group, channels, dtype=np.float32)
+        return self.conv(x, np.tile(weight, (group, 1))[:, :, None, None], same=False, group=group)
+
+    def take_channels(self, x: str, channels: Array) -> str:
+        """Pick channels by number."""
+        out = self.add("Gather", x, self.const(channels, np.int64), axis=1)
+        self.shape[out] = (len(channels), *self.shape[x][1:])
+        return out
 
     def double(self, x: str, *, half_pixel: bool) -> str:
         """Enlarge by two, linearly."""
@@ -194,15 +200,18 @@ class Graph:
 
 
 def compact(weights: dict[str, Array]) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
-    """Store large weights as float16 with a Cast behind each.
+    """Store weights as float16 with a Cast behind each, where that loses nothing or saves much.
 
-    ONNX Runtime folds these casts when it loads the file, so that only the file is smaller. The
-    sources hold float16 as well; what was multiplied into a weight since is rounded again.
+    ONNX Runtime folds these casts when it loads the file, so that only the file is smaller. Most
+    sources hold float16 as well.
     """
     tensors, casts = [], []
     for name, value in weights.items():
-        if value.dtype == np.float32 and value.size >= 256:
-            tensors.append(numpy_helper.from_array(value.astype(np.float16), name + "_half"))
+        half = value.astype(np.float16) if value.dtype == np.float32 else value
+        if half is not value and (
+            value.size >= 4096 or (value.size >= 256 and np.array_equal(half, value))
+        ):
+            tensors.append(numpy_helper.from_array(half, name + "_half"))
             casts.append(
                 helper.make_node("Cast", [name + "_half"], [name], name=name, to=TensorProto.FLOAT)
             )

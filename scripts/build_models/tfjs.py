@@ -46,6 +46,10 @@ class Source:
         if offset != len(weights):
             raise ValueError(f"weights: {len(weights)} bytes, the manifest describes {offset}")
 
+    def inputs(self, name: str) -> list[str]:
+        """The inputs of a node."""
+        return list(self._node[name]["input"])
+
     def emit(self, name: str, graph: Graph) -> Any:
         """Write everything that node ``name`` needs, once, and return its constant or name.
 
@@ -63,6 +67,75 @@ class Source:
             else:
                 self.value[todo.pop()] = self._rule(node, graph)
         return self.value[name]
+
+    def emit_side_by_side(self, names: tuple[str, ...], graph: Graph) -> str:
+        """Write equal branches as one, with their channels one behind another.
+
+        Small networks cost more by the number of operations than by arithmetic. Where branches
+        are still one network, the common part is written once and its channels are repeated.
+
+        Args:
+            names: The node of each branch; all of one shape. Where the branches begin,
+                ``value`` must hold an entry for the tuple of their first inputs.
+
+        Returns:
+            Name of the feature map that holds all of them.
+        """
+        if names in self.value:
+            return str(self.value[names])
+        once = tuple(dict.fromkeys(names))
+        if once != names:
+            common = self.emit_side_by_side(once, graph)
+            each = graph.shape[common][0] // len(once)
+            starts = np.array([once.index(name) * each for name in names])
+            channels = (starts[:, None] + np.arange(each)).ravel()
+            self.value[names] = graph.take_channels(common, channels)
+            return str(self.value[names])
+        nodes = [self._node[name] for name in names]
+        kind = nodes[0]["op"]
+        maps, weights = [], []
+        for inputs in zip(*(node["input"] for node in nodes), strict=True):
+            if isinstance(self.value.get(inputs[0]), np.ndarray):
+                weights.append([self.value[i] for i in inputs])
+            else:
+                maps.append(self.emit_side_by_side(inputs, graph))
+        self.value[names] = self._joint_rule(kind, nodes, maps, weights, graph)
+        return str(self.value[names])
+
+    def _joint_rule(
+        self,
+        kind: str,
+        nodes: list[dict[str, Any]],
+        maps: list[str],
+        weights: list[list[Array]],
+        graph: Graph,
+    ) -> str:
+        count = len(nodes)
+        if any(node["op"] != kind for node in nodes):
+            raise ValueError(f"{nodes[0]['name']}: branches differ")
+        if kind in {"Conv2D", "DepthwiseConv2dNative"}:
+            deep = kind == "DepthwiseConv2dNative"
+            turned = [w.transpose((2, 3, 0, 1) if deep else (3, 2, 0, 1)) for w in weights[0]]
+            stacked = np.concatenate(turned)
+            return graph.conv(
+                maps[0],
+                stacked,
+                stride=_integers(nodes[0], "strides")[1],
+                same=base64.b64decode(nodes[0]["attr"]["padding"]["s"]) == b"SAME",
+                group=len(stacked) if deep else count,
+            )
+        if kind in {"AddV2", "AddN"} and weights:
+            return graph.bias(maps[0], np.concatenate([w.ravel() for w in weights[0]]))
+        if kind in {"AddV2", "AddN"}:
+            return graph.same_shape("Add", *maps)
+        if kind == "Prelu":
+            return graph.prelu(maps[0], np.concatenate([w.ravel() for w in weights[0]]))
+        if kind == "MaxPool":
+            sizes = (_integers(nodes[0], key)[1] for key in ("ksize", "strides"))
+            return graph.max_pool(maps[0], *sizes)
+        if kind == "Pad":
+            return graph.pad_channels(maps[0], int(weights[0][0][3, 1]) * count, group=count)
+        raise ValueError(f"{nodes[0]['name']}: no rule for {kind} side by side")
 
     def _rule(self, node: dict[str, Any], graph: Graph) -> Any:
         kind = node["op"]
