@@ -37,7 +37,7 @@ demo: $(VENV)/.mien
 	  --target $(MEDIA)/clip.mp4 --output demo/clip.mp4 --overwrite
 	$(BIN)/mien swap --source $(MEDIA)/portrait.jpg --consent synthetic --target-consent synthetic \
 	  --target $(MEDIA)/photo.jpg --output demo/photo.jpg --overwrite
-	$(BIN)/python scripts/readme_picture.py demo/result.jpg
+	$(BIN)/python scripts/readme_picture.py demo/clip.mp4 demo/result.jpg
 	@echo "Look at demo/clip.mp4, demo/photo.jpg and demo/result.jpg"
 
 # The wheel as users get it, tried in an environment of its own.
