@@ -81,7 +81,9 @@ def topology() -> Topology:
     """The mesh's triangles, wound alike, with eyes and mouth filled and a skirt added."""
     with resources.files("mien.models").joinpath("tessellation.npy").open("rb") as file:
         surface = np.load(file).astype(np.int32)
-    holes = [_strip(ring) for ring in (LEFT_EYE, RIGHT_EYE, INNER_LIPS)]
+    # The right eye's ring runs the other way around than the other two.
+    rings = (_reversed(LEFT_EYE), RIGHT_EYE, _reversed(INNER_LIPS))
+    holes = [_strip(ring) for ring in rings]
     n = len(OVAL)
     i = np.arange(n)
     inner, outer = np.array(OVAL), 468 + i
@@ -185,6 +187,11 @@ def _visibility(target: Floats, portrait: Floats, topo: Topology) -> Floats:
     seen: Floats = np.clip((ratio / typical - 0.25) / 0.25, 0.0, 1.0).astype(np.float32)
     seen[topo.surface :] = 1.0
     return seen
+
+
+def _reversed(ring: tuple[int, ...]) -> tuple[int, ...]:
+    """The ring from the same corner the other way around."""
+    return ring[:1] + ring[:0:-1]
 
 
 def _strip(ring: tuple[int, ...]) -> NDArray[np.int32]:
