@@ -99,7 +99,7 @@ def topology() -> Topology:
 def mirror() -> NDArray[np.int64]:
     """``(468,)``: the vertex on the other side of the face for each vertex."""
     with resources.files("mien.models").joinpath("mirror.npy").open("rb") as file:
-        return np.load(file).astype(np.int64)
+        return np.asarray(np.load(file), np.int64)
 
 
 def extended(mesh: Floats, skirt: float = SKIRT) -> Floats:
