@@ -36,17 +36,28 @@ def poisson(frame: Frame, patch: Patch) -> None:
     if placed is None:
         return
     rect, image, alpha = placed
-    hard = (alpha > 96).astype(np.uint8) * 255
-    # The equations need a border of known pixels.
-    hard[:2], hard[-2:], hard[:, :2], hard[:, -2:] = 0, 0, 0, 0
-    ys, xs = np.nonzero(hard)
-    if len(ys) < 16:
-        return soft(frame, patch)
     view = frame.image[rect.slices()]
-    centre = (int(xs.min() + xs.max() + 1) // 2, int(ys.min() + ys.max() + 1) // 2)
-    solved = cv2.seamlessClone(image, np.ascontiguousarray(view), hard, centre, cv2.NORMAL_CLONE)
-    weight = np.maximum(alpha, hard).astype(np.float32) * np.float32(1 / 255)
-    view[...] = cv2.blendLinear(solved, view, weight, 1 - weight)
+    weight = alpha.astype(np.float32) * np.float32(1 / 255)
+    mixed = cv2.blendLinear(image, view, weight, 1 - weight)
+    # Solved over the whole face with the mask's holes filled: what stays the frame's inside,
+    # eyes and mouth, is part of the mixed picture, and only the outline is a border.
+    solid = (alpha > 96).astype(np.uint8) * 255
+    outlines = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(solid, outlines, -1, 255, cv2.FILLED)
+    # The equations need a border of known pixels.
+    solid[:2], solid[-2:], solid[:, :2], solid[:, -2:] = 0, 0, 0, 0
+    x, y, w, h = cv2.boundingRect(solid)
+    if w < 4 or h < 4:
+        return soft(frame, patch)
+    # seamlessClone puts the middle of the mask's bounding box at the point it is given.
+    centre = (x + w // 2, y + h // 2)
+    solved = cv2.seamlessClone(
+        np.asarray(mixed, np.uint8), np.ascontiguousarray(view), solid, centre, cv2.NORMAL_CLONE
+    )
+    # The solution is mixed in softly too, so that its own outline does not show.
+    rim = cv2.GaussianBlur(cv2.erode(solid, np.ones((5, 5), np.uint8)), (0, 0), 2.0)
+    share = rim.astype(np.float32) * np.float32(1 / 255)
+    view[...] = cv2.blendLinear(solved, mixed, share, 1 - share)
     frame.mark_dirty(rect)
     return None
 
