@@ -200,7 +200,7 @@ def contrast(source: Image, source_weight: Floats, target: Image, target_weight:
         band = log - cv2.GaussianBlur(log, (0, 0), SIGMA * max(log.shape) / LOW)
         total = float(weight.sum()) + 1e-6
         spreads.append(np.sqrt(float((band * band * weight).sum()) / total) + 0.02)
-    return float(np.clip(np.sqrt(spreads[1] / spreads[0]) * 1.05, 0.6, 1.0))
+    return float(np.clip((spreads[1] / spreads[0]) ** 0.75 * 1.05, 0.5, 1.0))
 
 
 def prepare(portrait: Portrait) -> Paint:
