@@ -35,6 +35,32 @@ def matrix_of(frame: av.VideoFrame) -> Colorspace:
     return _MATRICES.get(frame.colorspace, usual)
 
 
+_RED_BLUE = {
+    Colorspace.ITU709: (0.2126, 0.0722),
+    Colorspace.FCC: (0.30, 0.11),
+    Colorspace.ITU601: (0.299, 0.114),
+    Colorspace.SMPTE240M: (0.212, 0.087),
+    Colorspace.BT2020: (0.2627, 0.0593),
+}
+"""What red and blue weigh in luma (ITU-T H.273, table 4)."""
+
+
+def weights(matrix: Colorspace, full: bool, depth: int) -> NDArray[np.float32]:
+    """Return the ``(3, 3)`` map from a change of 8-bit RGB to the change of Y, Cb and Cr codes.
+
+    ITU-T H.273, equations 8-38 to 8-43; ``depth`` is the bits a sample of the planes.
+    """
+    red, blue = _RED_BLUE[matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    cb = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+    cr = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    top = 2**depth - 1 if full else 255 * 2 ** (depth - 8)
+    heights = (1, 1) if full else (219 / 255, 224 / 255)
+    rows = np.stack([heights[0] * luma, heights[1] * cb, heights[1] * cr])
+    scaled: NDArray[np.float32] = (top / 255 * rows).astype(np.float32)
+    return scaled
+
+
 def range_of(frame: av.VideoFrame) -> ColorRange:
     """Return the range of the frame's YUV; unsaid it is limited, but for the ``yuvj`` formats."""
     if frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG:
@@ -149,22 +175,25 @@ class Converter:
 
     def image(self, frame: av.VideoFrame) -> Image:
         """Return the upright ``(H, W, 3)`` RGB picture of a decoded frame, C-contiguous."""
+        return self.orientation.apply(self._rgb(frame, matrix_of(frame)))
+
+    def _rgb(self, frame: av.VideoFrame, matrix: Colorspace) -> Image:
         rgb = self._swscale.reformat(
             frame,
             format="rgb24",
-            src_colorspace=matrix_of(frame),
+            src_colorspace=matrix,
             src_color_range=range_of(frame),
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
-        image: Image = np.ascontiguousarray(rgb.to_ndarray())
-        return self.orientation.apply(image)
+        return np.ascontiguousarray(rgb.to_ndarray())
 
     def write_back(self, image: Image, frame: av.VideoFrame, dirty: list[Rect]) -> None:
-        """Convert rectangles of the upright picture and copy them into the frame's planes.
+        """Bring what changed inside rectangles of the upright picture into the frame's planes.
 
-        All other samples of the planes stay as they were decoded.
+        Samples outside stay as they were decoded; in planar YUV so do those inside that did not
+        change.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB, upright.
@@ -174,28 +203,72 @@ class Converter:
         if not dirty:
             return
         frame.make_writable()
-        steps = 8 // frame.format.chroma_width(8), 8 // frame.format.chroma_height(8)
+        write = self._add_change if _is_planar_yuv(frame.format) else self._replace
         for rect in dirty:
             stored = self.orientation.undo_rect(rect, frame.width, frame.height)
-            stored = stored.even(frame.width, frame.height, max(steps))
+            stored = stored.even(frame.width, frame.height, max(_steps(frame.format)))
             shown = self.orientation.redo_rect(stored, frame.width, frame.height)
-            region = np.ascontiguousarray(self.orientation.undo(image[shown.slices()]))
-            part = self._swscale.reformat(
-                av.VideoFrame.from_numpy_buffer(region, "rgb24"),
-                format=frame.format.name,
-                src_color_range=ColorRange.JPEG,
-                dst_colorspace=matrix_of(frame),
-                dst_color_range=range_of(frame),
-                interpolation=Interpolation.BILINEAR,
-                threads=1,
-            )
-            for target, patch in zip(plane_rows(frame), plane_rows(part), strict=True):
-                # Chroma planes are smaller by the steps; the rectangle begins on a multiple.
-                across = steps[0] if target.shape[1] < frame.width else 1
-                down = steps[1] if target.shape[0] < frame.height else 1
-                x, y = stored.x0 // across, stored.y0 // down
-                height, width = patch.shape[:2]
-                target[y : y + height, x : x + width] = patch
+            write(np.ascontiguousarray(self.orientation.undo(image[shown.slices()])), frame, stored)
+
+    def _add_change(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
+        """Add the difference between the new pixels and those that the planes give to the planes.
+
+        libswscale's fast YUV → RGB rounds down: a conversion there and back darkens by one code
+        and would leave a faint rectangle, and 8-bit RGB would flatten 10-bit planes. Differences
+        have neither fault.
+        """
+        # With whole blocks of 16 libswscale rounds as it did for the whole frame, and with a
+        # margin it interpolates chroma as it did there.
+        wide = Rect(
+            max(0, (rect.x0 - 4) // 16 * 16),
+            max(0, (rect.y0 - 4) // 4 * 4),
+            min(frame.width, -(-(rect.x1 + 4) // 16) * 16),
+            min(frame.height, -(-(rect.y1 + 4) // 4) * 4),
+        )
+        if frame.width % 2 or frame.height % 2:  # libswscale takes another path for odd sizes
+            wide = Rect(0, 0, frame.width, frame.height)
+        part = av.VideoFrame(wide.x1 - wide.x0, wide.y1 - wide.y0, frame.format.name)
+        part.color_range = frame.color_range
+        for rows, own in zip(plane_rows(part), _cut(frame, wide), strict=True):
+            rows[...] = own
+        matrix = matrix_of(frame)
+        inner = Rect(rect.x0 - wide.x0, rect.y0 - wide.y0, rect.x1 - wide.x0, rect.y1 - wide.y0)
+        old = self._rgb(part, matrix)[inner.slices()]
+        depth, full = frame.format.components[0].bits, range_of(frame) == ColorRange.JPEG
+        change = np.subtract(new, old, dtype=np.int16)
+        change = cv2.transform(change, weights(matrix, full, depth))
+        planes = [rows.view(np.uint8 if depth == 8 else np.uint16) for rows in _cut(frame, rect)]
+        luma, move, top = planes[0][:, :, 0], cv2.extractChannel(change, 0), 2**depth - 1
+        black, white = (0, top) if full else (16 << (depth - 8), 235 << (depth - 8))
+        base = luma
+        if luma.min() < black or luma.max() > white:  # what RGB could not show is not kept
+            base = np.where(move == 0, luma, np.clip(luma, black, white))
+        _add(luma, base, move, top)
+        if len(planes) < 3:
+            return
+        height, width = planes[1].shape[:2]
+        across, down = _steps(frame.format)
+        if change.shape[:2] != (height * down, width * across):  # at the edge of an odd size
+            more = height * down - change.shape[0], width * across - change.shape[1]
+            change = cv2.copyMakeBorder(change, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE)
+        small = cv2.resize(change, (width, height), interpolation=cv2.INTER_AREA)
+        for number in (1, 2):
+            plane = planes[number][:, :, 0]
+            _add(plane, plane, cv2.extractChannel(small, number), top)
+
+    def _replace(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
+        """Convert the new pixels and put them into the planes, whatever the format."""
+        part = self._swscale.reformat(
+            av.VideoFrame.from_numpy_buffer(new, "rgb24"),
+            format=frame.format.name,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=matrix_of(frame),
+            dst_color_range=range_of(frame),
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
+        )
+        for target, rows in zip(_cut(frame, rect), plane_rows(part), strict=True):
+            target[...] = rows
 
     def convert(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
         """Return the frame in another pixel format, matrix and range kept (RGB: limited)."""
@@ -210,6 +283,35 @@ class Converter:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+
+
+def _is_planar_yuv(pixel_format: av.VideoFormat) -> bool:
+    """Whether every component has a plane of its own; false for RGB and big-endian samples."""
+    own = all(c.plane == number for number, c in enumerate(pixel_format.components))
+    return own and not pixel_format.is_rgb and not pixel_format.is_big_endian
+
+
+def _steps(pixel_format: av.VideoFormat) -> tuple[int, int]:
+    """Return how many samples of luma one of chroma stands for, across and down."""
+    return 8 // pixel_format.chroma_width(8), 8 // pixel_format.chroma_height(8)
+
+
+def _cut(frame: av.VideoFrame, rect: Rect) -> list[NDArray[np.uint8]]:
+    """View a rectangle that begins on multiples of the chroma steps in each plane."""
+    steps, views = _steps(frame.format), []
+    for rows in plane_rows(frame):
+        across = steps[0] if rows.shape[1] < frame.width else 1
+        down = steps[1] if rows.shape[0] < frame.height else 1
+        x0, y0, x1, y1 = rect
+        views.append(rows[y0 // down : -(-y1 // down), x0 // across : -(-x1 // across)])
+    return views
+
+
+def _add(target: NDArray[Any], base: NDArray[Any], change: NDArray[Any], top: int) -> None:
+    """Store ``base + change``, rounded and clipped to 0..``top``."""
+    depth = cv2.CV_8U if target.dtype == np.uint8 else cv2.CV_16U
+    total: Any = cv2.add(base, change, dtype=depth)
+    target[...] = total if depth == cv2.CV_8U else np.minimum(total, top)
 
 
 def plane_rows(frame: av.VideoFrame) -> list[NDArray[np.uint8]]:

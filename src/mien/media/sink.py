@@ -145,22 +145,27 @@ class ImageSink:
         if self._still.alpha is not None and self._format != "jpeg":
             image = np.dstack((image, self._still.alpha))
         words = xmp(self._metadata)
-        chunks = {}
-        if self._format != "jpeg":
-            chunks[cv2.IMAGE_METADATA_XMP] = np.frombuffer(words, np.uint8)
+        chunks = {} if self._format == "jpeg" else {cv2.IMAGE_METADATA_XMP: words}
         if self._still.icc:
-            chunks[cv2.IMAGE_METADATA_ICCP] = np.frombuffer(self._still.icc, np.uint8)
+            chunks[cv2.IMAGE_METADATA_ICCP] = self._still.icc
+        data = self._encode(image, chunks)
+        if data is None and self._still.icc:
+            del chunks[cv2.IMAGE_METADATA_ICCP]
+            log.warning("%s: the colour profile is damaged and left out", self.path)
+            data = self._encode(image, chunks)
+        if data is None:
+            raise MediaError(f"{self.path}: cannot be encoded as {self._format.upper()}")
+        self._encoded = with_xmp(data, words) if self._format == "jpeg" else data
+
+    def _encode(self, image: Any, chunks: dict[int, bytes]) -> bytes | None:
+        arrays = [np.frombuffer(value, np.uint8) for value in chunks.values()]
         try:
             done, data = cv2.imencodeWithMetadata(
-                f".{self._format}", image, list(chunks), list(chunks.values()), self._parameters()
+                f".{self._format}", image, list(chunks), arrays, self._parameters()
             )
-        except cv2.error as error:
-            raise MediaError(f"{self.path}: cannot be encoded ({error.err})") from error
-        if not done:
-            raise MediaError(f"{self.path}: cannot be encoded as {self._format.upper()}")
-        self._encoded = data.tobytes()
-        if self._format == "jpeg":
-            self._encoded = with_xmp(self._encoded, words)
+        except cv2.error:
+            return None
+        return data.tobytes() if done else None
 
     def _parameters(self) -> list[int]:
         quality = self._options.quality
@@ -301,6 +306,7 @@ class VideoSink:
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.thread_type = "AUTO"  # PyAV's default, slices, makes x264 slower and worse
+        context.flags |= av.codec.context.Flags.frame_duration  # the last frame's, too
         context.color_range = range_of(first)
         context.colorspace = source.colorspace
         context.color_primaries = source.color_primaries
