@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mien import geometry
 from mien.types import Frame, Image, Patch, Rect
@@ -37,10 +38,8 @@ def poisson(frame: Frame, patch: Patch) -> None:
         return
     rect, image, alpha = placed
     view = frame.image[rect.slices()]
-    weight = alpha.astype(np.float32) * np.float32(1 / 255)
-    mixed = cv2.blendLinear(image, view, weight, 1 - weight)
-    # Solved over the whole face with the mask's holes filled: what stays the frame's inside,
-    # eyes and mouth, is part of the mixed picture, and only the outline is a border.
+    # Solved over the whole face with the mask's holes filled, so that only the outline is a
+    # border: eyes and mouth, which stay the frame's, do not pull at the colour around them.
     solid = (alpha > 96).astype(np.uint8) * 255
     outlines = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
     cv2.drawContours(solid, outlines, -1, 255, cv2.FILLED)
@@ -52,12 +51,10 @@ def poisson(frame: Frame, patch: Patch) -> None:
     # seamlessClone puts the middle of the mask's bounding box at the point it is given.
     centre = (x + w // 2, y + h // 2)
     solved = cv2.seamlessClone(
-        np.asarray(mixed, np.uint8), np.ascontiguousarray(view), solid, centre, cv2.NORMAL_CLONE
+        np.ascontiguousarray(image), np.ascontiguousarray(view), solid, centre, cv2.NORMAL_CLONE
     )
-    # The solution is mixed in softly too, so that its own outline does not show.
-    rim = cv2.GaussianBlur(cv2.erode(solid, np.ones((5, 5), np.uint8)), (0, 0), 2.0)
-    share = rim.astype(np.float32) * np.float32(1 / 255)
-    view[...] = cv2.blendLinear(solved, mixed, share, 1 - share)
+    weight = alpha.astype(np.float32) * np.float32(1 / 255)
+    view[...] = cv2.blendLinear(solved, view, weight, 1 - weight)
     frame.mark_dirty(rect)
     return None
 
@@ -82,7 +79,8 @@ def match_color(patch: Patch, frame: Frame, mode: Literal["none", "lab", "histog
     where = patch.mask > 127
     if where.sum() < 64:
         return patch
-    image = _lab(patch.image, under, where) if mode == "lab" else _hist(patch.image, under, where)
+    match = _lab if mode == "lab" else _hist
+    image = match(patch.image, np.asarray(under, np.uint8), where)
     return Patch(image, patch.mask, patch.matrix)
 
 
@@ -94,20 +92,20 @@ def white_balance(image: Image) -> Image:
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float64)
     norm = (small**6).mean((0, 1)) ** (1 / 6)
     gain = np.clip(norm.mean() / np.maximum(norm, 1e-6), 0.7, 1.4)
-    return np.clip(image * gain + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * gain + 0.5, 0, 255), np.uint8)
 
 
-def _lab(image: Image, under: Image, where: np.ndarray) -> Image:
+def _lab(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:
     ours = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     theirs = cv2.cvtColor(under.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     m, s = ours[where].mean(0), ours[where].std(0)
     n, t = theirs[where].mean(0), theirs[where].std(0)
     moved = (ours - m) * np.clip(t / np.maximum(s, 1e-3), 0.5, 2.0) + n
     rgb = cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)
-    return np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb * np.float32(255) + 0.5, 0, 255), np.uint8)
 
 
-def _hist(image: Image, under: Image, where: np.ndarray) -> Image:
+def _hist(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:
     out = np.empty_like(image)
     levels = np.arange(256)
     for c in range(3):

@@ -13,11 +13,21 @@ from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mien import mask, motion
 from mien.errors import ModelNotFound
-from mien.types import Face, Faces, Floats, Frame, Generate, Identity, Image, Patch, Portrait
+from mien.types import (
+    Face,
+    Faces,
+    Floats,
+    Frame,
+    Generate,
+    Identity,
+    Image,
+    Patch,
+    Portrait,
+    Rect,
+)
 
 LOW: Final = 32
 """Side in cells of the grid on which light, the low-frequency colour, is compared."""
@@ -35,11 +45,13 @@ class Paint:
         own: The same, ``(S, S)`` uint8: 255 where the pixel is the person's own skin or features,
             0 where it is hair, a hat or background.
         mesh: ``(504, 3)`` extended mesh in pixels of ``levels[0]``.
+        contrast: Of the face, see :func:`contrast`.
     """
 
     levels: tuple[Image, ...]
     own: tuple[Image, ...]
     mesh: Floats
+    contrast: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,7 @@ class MeshGenerator:
         target = frame.image[region.slices()]
         flow = motion.field(face.mesh, paint.mesh, region)
         h, w = flow.inside.shape
-        small = cv2.resize(target, (w, h), interpolation=cv2.INTER_AREA)
+        small = _shrink(target, w, h)
         level, lookup = _level(paint, flow)
         painted_small = _warp(paint.levels[level], lookup)
 
@@ -108,17 +120,23 @@ class MeshGenerator:
 
         patch_size = (region.x1 - region.x0, region.y1 - region.y0)
         full = cv2.resize(lookup, patch_size, interpolation=cv2.INTER_LINEAR)
-        painted = _warp(paint.levels[level], full)
+        painted = _warp(paint.levels[level], np.asarray(full, np.float32))
         if self.relight:
-            gamma = contrast(painted_small, shared * own, small, shared * skin)
+            gamma = match_contrast(paint.contrast, contrast(small, shared * skin))
             table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
-            painted_small, painted = cv2.LUT(painted_small, table), cv2.LUT(painted, table)
-            gain, bias = light(painted_small, shared * own + 1e-3, small, shared * skin + 1e-3)
+            painted_small = np.asarray(cv2.LUT(painted_small, table), np.uint8)
+            painted = np.asarray(cv2.LUT(painted, table), np.uint8)
+            gain, bias = light(
+                painted_small,
+                shared * own + np.float32(1e-3),
+                small,
+                shared * skin + np.float32(1e-3),
+            )
             painted = _apply(painted, gain, bias)
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
         mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        return Patch(painted, mask_full, shift)
+        return Patch(painted, np.asarray(mask_full, np.uint8), shift)
 
 
 def light(
@@ -163,44 +181,47 @@ def even_light(image: Image, mesh: Floats, bare: Floats) -> Image:
         bare: ``(h, w)`` float32 0..1, where the face is not covered by hair.
     """
     side = image.shape[0]
-    region = motion.Rect(0, 0, side, side)
+    region = Rect(0, 0, side, side)
     flow = motion.field(mesh, motion.extended(mesh[motion.mirror()]), region)
     h, w = bare.shape
-    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
-    log = np.log(small + 4)
-    weight = (flow.inside > 0) * bare + 1e-3
+    log = np.log(_shrink(image, w, h).astype(np.float32) + 4)
+    weight = (flow.inside > 0) * bare + np.float32(1e-3)
     sigma = EVEN * w
-    middle = cv2.GaussianBlur(log * weight[..., None], (0, 0), sigma)
-    middle /= cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
-    cells = flow.lookup * np.float32(w / side)
-    across = cv2.remap(np.dstack([middle, weight]), cells, None, cv2.INTER_LINEAR)
+    middle = _blur(log, weight, sigma)
+    x, y = np.moveaxis(flow.lookup * np.float32(w / side), 2, 0)
+    across = np.asarray(cv2.remap(np.dstack([middle, weight]), x, y, cv2.INTER_LINEAR))
     trust = across[..., 3:] * weight[..., None] * flow.visible[..., None]
     light = np.clip((middle - across[..., :3]) / 2, -0.8, 0.8) * trust
     even = middle - light
     colour = even - even.mean(2, keepdims=True)
-    broad = cv2.GaussianBlur(colour * weight[..., None], (0, 0), 4 * sigma)
-    broad /= cv2.GaussianBlur(weight, (0, 0), 4 * sigma)[..., None]
-    light += (colour - broad) * (0.35 * weight[..., None])
-    light = cv2.resize(cv2.GaussianBlur(light, (0, 0), sigma / 2), (side, side))
-    lit = image * np.exp(-light)
-    return np.clip(lit + 0.5, 0, 255).astype(np.uint8)
+    light += (colour - _blur(colour, weight, 4 * sigma)) * (0.35 * weight[..., None])
+    light = np.asarray(cv2.resize(cv2.GaussianBlur(light, (0, 0), sigma / 2), (side, side)))
+    return np.asarray(np.clip(image * np.exp(-light) + 0.5, 0, 255), np.uint8)
 
 
-def contrast(source: Image, source_weight: Floats, target: Image, target_weight: Floats) -> float:
-    """Exponent that takes the source's local contrast toward the target's, 0.6..1.
+def contrast(image: Image, weight: Floats) -> float:
+    """Local contrast: the weighted spread of log luminance around its low-frequency part.
 
-    Local contrast is the spread of log luminance around its low-frequency part. A portrait by
-    flash or an old print has more of it than a scene in soft light can have; less is left alone,
-    since it is the person's own smooth skin.
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        weight: ``(h, w)`` float32, where the face is.
     """
-    spreads = []
-    for image, weight in ((source, source_weight), (target, target_weight)):
-        grey = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)
-        log = np.log(grey.astype(np.float32) + 8)
-        band = log - cv2.GaussianBlur(log, (0, 0), SIGMA * max(log.shape) / LOW)
-        total = float(weight.sum()) + 1e-6
-        spreads.append(np.sqrt(float((band * band * weight).sum()) / total) + 0.02)
-    return float(np.clip((spreads[1] / spreads[0]) ** 0.75 * 1.05, 0.5, 1.0))
+    h, w = weight.shape
+    size = (max(2, w // 2), max(2, h // 2))
+    grey = cv2.cvtColor(_shrink(image, *size), cv2.COLOR_RGB2GRAY)
+    share = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA))
+    log = np.log(np.asarray(grey, np.float32) + 8)
+    band = log - cv2.GaussianBlur(log, (0, 0), SIGMA * max(size) / LOW)
+    return float(np.sqrt((band * band * share).sum() / (share.sum() + 1e-6)))
+
+
+def match_contrast(source: float, target: float) -> float:
+    """Exponent, 0.5..1, that takes a portrait's local contrast toward the target's.
+
+    A portrait by flash or an old print has more of it than a scene in soft light can have; less
+    is left alone, since it is the person's own smooth skin.
+    """
+    return float(np.clip(((target + 0.02) / (source + 0.02)) ** 0.75 * 1.05, 0.5, 1.0))
 
 
 def prepare(portrait: Portrait) -> Paint:
@@ -208,27 +229,29 @@ def prepare(portrait: Portrait) -> Paint:
     image = np.ascontiguousarray(portrait.image)
     side = image.shape[0]
     mesh = motion.extended(portrait.mesh)
-    region = motion.Rect(0, 0, side, side)
+    region = Rect(0, 0, side, side)
     flow = motion.field(portrait.mesh, mesh, region)
-    small = cv2.resize(image, flow.inside.shape[::-1], interpolation=cv2.INTER_AREA)
+    h, w = flow.inside.shape
+    small = _shrink(image, w, h)
     skin = mask.skin(small, flow.to_grid(portrait.mesh[list(mask.SKIN), :2]))
     outline = mask.contour(flow, portrait.mesh)
     # In the middle of the face brows, lips and beard belong to the person; near the outline and
     # on the forehead what does not look like skin is hair, hat or background.
     # A strand between two patches of skin is still hair: what is doubtful there is left out.
     sure = cv2.erode(np.clip(2 * skin - 1, 0, 1), np.ones((5, 5), np.uint8))
-    own = _only_skin(sure, outline, flow, portrait.mesh)
+    own = _only_skin(np.asarray(sure, np.float32), outline, flow, portrait.mesh)
     # A cheek in shadow is no skin by colour, yet it is what wants light: only a fringe is no part
     # of the comparison.
     bare = 1 - (1 - skin) * mask.forehead(flow, portrait.mesh)
     image = even_light(image, portrait.mesh, bare)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
+    spread = contrast(_shrink(image, w, h), (flow.inside > 0) * own)
     levels, owns = [image], [np.asarray(alpha, np.uint8)]
     while min(levels[-1].shape[:2]) >= 64:
         levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.uint8))
         owns.append(np.asarray(cv2.pyrDown(owns[-1]), np.uint8))
-    return Paint(tuple(levels), tuple(owns), mesh)
+    return Paint(tuple(levels), tuple(owns), mesh, spread)
 
 
 GENERATORS: Final = ("mesh", "warp")
@@ -268,7 +291,7 @@ def _level(paint: Paint, flow: motion.MotionField) -> tuple[int, Floats]:
 
 def _warp(image: Image, lookup: Floats) -> Image:
     """Bilinear samples of the image; fixed-point maps halve the time."""
-    whole, part = cv2.convertMaps(lookup, None, cv2.CV_16SC2)
+    whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
     out = cv2.remap(image, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out, np.uint8)
 
@@ -277,13 +300,22 @@ def _low(image: Image, weight: Floats) -> Floats:
     """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32."""
     h, w = weight.shape
     size = (max(2, round(LOW * w / max(h, w))), max(2, round(LOW * h / max(h, w))))
+    small = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
     weighted = image.astype(np.float32) * weight[..., None]
-    colour = cv2.GaussianBlur(
-        cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), (0, 0), SIGMA
-    )
-    total = cv2.GaussianBlur(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), (0, 0), SIGMA)
-    out: Floats = colour / total[..., None]
-    return out
+    colour = np.asarray(cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), np.float32)
+    return _blur(colour / small[..., None], small, SIGMA)
+
+
+def _blur(values: Floats, weight: Floats, sigma: float) -> Floats:
+    """Gaussian blur of ``(h, w, 3)`` values, each with its ``(h, w)`` weight."""
+    total = cv2.GaussianBlur(weight, (0, 0), sigma)
+    blurred = cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma)
+    return np.asarray(blurred / np.asarray(total)[..., None], np.float32)
+
+
+def _shrink(image: Image, width: int, height: int) -> Image:
+    out = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(out, np.uint8)
 
 
 def _apply(image: Image, gain: Floats, bias: Floats) -> Image:
@@ -293,9 +325,9 @@ def _apply(image: Image, gain: Floats, bias: Floats) -> Image:
     # and cubic enlargement to a large face would cost more than everything else here.
     middle = (min(w, 4 * gain.shape[1]), min(h, 4 * gain.shape[0]))
 
-    def enlarge(values: Floats) -> NDArray[np.generic]:
+    def enlarge(values: Floats) -> Floats:
         smooth = cv2.resize(values, middle, interpolation=cv2.INTER_CUBIC)
-        return cv2.resize(smooth, (w, h), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(smooth, (w, h), interpolation=cv2.INTER_LINEAR), np.float32)
 
     lit = cv2.multiply(image, enlarge(gain), dtype=cv2.CV_32F)
     return np.asarray(cv2.add(lit, enlarge(bias), dtype=cv2.CV_8U), np.uint8)

@@ -51,7 +51,7 @@ def invert(matrix: ArrayLike) -> Matrix:
     """The inverse of a ``(2, 3)`` map."""
     m = np.asarray(matrix, np.float64)
     linear = np.linalg.inv(m[:, :2])
-    return np.c_[linear, -linear @ m[:, 2]]
+    return np.column_stack([linear, -linear @ m[:, 2]]).astype(np.float64, copy=False)
 
 
 def transform(matrix: ArrayLike, points: ArrayLike) -> Floats:
@@ -180,16 +180,15 @@ def triangle_maps(src: Floats, dst: Floats, triangles: NDArray[np.integer]) -> F
     Returns:
         ``(T, 2, 3)`` float32; a triangle without area in ``src`` maps to its first corner.
     """
-    s = src[triangles, :2].astype(np.float64)
-    d = dst[triangles, :2].astype(np.float64)
-    a, b = s[:, 1] - s[:, 0], s[:, 2] - s[:, 0]
-    det = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    inv = np.where(np.abs(det) > 1e-9, 1.0 / np.where(det == 0, 1, det), 0.0)
-    gu = np.stack([b[:, 1], -b[:, 0]], 1) * inv[:, None]
-    gv = np.stack([-a[:, 1], a[:, 0]], 1) * inv[:, None]
-    da, db = d[:, 1] - d[:, 0], d[:, 2] - d[:, 0]
+    s, d = src[triangles, :2], dst[triangles, :2]
+    s0, d0 = s[:, 0], d[:, 0]
+    (ax, ay), (bx, by) = (s[:, 1] - s0).T, (s[:, 2] - s0).T
+    det = ax * by - ay * bx
+    flat = np.abs(det) < 1e-6
+    inv = np.where(flat, 0, 1 / np.where(flat, 1, det))
+    da, db = (d[:, 1] - d0) * inv[:, None], (d[:, 2] - d0) * inv[:, None]
     out = np.empty((len(triangles), 2, 3), np.float32)
-    linear = da[:, :, None] * gu[:, None, :] + db[:, :, None] * gv[:, None, :]
-    out[:, :, :2] = linear
-    out[:, :, 2] = d[:, 0] - np.einsum("tij,tj->ti", linear, s[:, 0])
+    out[:, :, 0] = da * by[:, None] - db * ay[:, None]
+    out[:, :, 1] = db * ax[:, None] - da * bx[:, None]
+    out[:, :, 2] = d0 - out[:, :, 0] * s0[:, :1] - out[:, :, 1] * s0[:, 1:]
     return out

@@ -1,4 +1,4 @@
-"""Identities: from photos of one person to what the generators need, with the consent it rests on."""
+"""Identities: photos of one person made into what generators need, with the consent given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from mien import geometry, media
 from mien.blend import white_balance as balance
 from mien.errors import NoFace
 from mien.landmarks import roll, yaw
-from mien.types import Consent, Detect, Embed, Face, Faces, Floats, Frame, Identity, Image
-from mien.types import Landmarks, Portrait, Which
+from mien.types import (
+    Consent,
+    Detect,
+    Embed,
+    Face,
+    Faces,
+    Floats,
+    Frame,
+    Identity,
+    Image,
+    Landmarks,
+    Portrait,
+    Which,
+)
 
 MESH_SCORE: Final = 0.5
 """A face whose mesh scores less is no portrait."""
@@ -63,7 +75,8 @@ def enrol(
         frame = Frame(image)
         face = the_face(find_faces(frame, detect, landmarks), label, which)
         (face,) = embed(frame, [face])
-        assert face.mesh is not None and face.embedding is not None
+        assert face.mesh is not None
+        assert face.embedding is not None
         size = float((face.box[2:] - face.box[:2]).max())
         merit = float(np.cos(yaw(face.mesh))) ** 4 * min(size, 600.0)
         found.append((merit, cut_out(image, face), face.embedding))

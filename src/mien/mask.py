@@ -62,7 +62,7 @@ def openings(field: MotionField, mesh: Floats, *, eyes: bool = True) -> Floats:
         p = (field.to_grid(mesh[list(ring), :2]) + 0.5) * fine - 0.5
         cv2.fillPoly(canvas, [np.round(p * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     small = cv2.resize(canvas, (w, h), interpolation=cv2.INTER_AREA)
-    return cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32) / 255
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.7), np.float32) * np.float32(1 / 255)
 
 
 def forehead(field: MotionField, mesh: Floats) -> Floats:
@@ -77,7 +77,7 @@ def forehead(field: MotionField, mesh: Floats) -> Floats:
     above = np.concatenate([brow + lift, (brow + 3 * up)[::-1]])
     canvas = np.zeros((h, w), np.uint8)
     cv2.fillPoly(canvas, [np.round(above * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
-    return cv2.GaussianBlur(canvas, (0, 0), 1.5).astype(np.float32) / 255
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 1.5), np.float32) * np.float32(1 / 255)
 
 
 def skin(image: Image, points: Floats) -> Floats:
@@ -103,7 +103,7 @@ def skin(image: Image, points: Floats) -> Floats:
     d = (ycc.astype(np.float32) - middle.astype(np.float32)) / spread
     d[..., 0] = np.where(d[..., 0] > 0, d[..., 0] * 0.5, d[..., 0])  # highlights are still skin
     distance = np.sqrt((d * d).sum(-1))
-    return np.clip(1 - (distance - 2.2) / 2.0, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(1 - (distance - 2.2) / 2.0, 0, 1), np.float32)
 
 
 def _smoothstep(x: Floats) -> Floats:

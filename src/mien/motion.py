@@ -153,24 +153,26 @@ def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -
     front[topo.surface :] = True
     drawn = np.flatnonzero(front)
     hit = geometry.rasterise(mesh, topo.triangles[drawn], depth[drawn], w, h)
-    covered = hit >= 0
-    which = drawn[hit[covered]]
+    cells = np.flatnonzero(hit >= 0)
+    which = hit.reshape(-1)[cells]
+    y = cells // w
+    x = cells - y * w
 
-    maps = geometry.triangle_maps(mesh, portrait, topo.triangles)
     fit = geometry.affine(mesh[:468, :2], portrait[:468, :2]).astype(np.float32)
-    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
-    field_.lookup[..., 0] = fit[0, 0] * xs + fit[0, 1] * ys + fit[0, 2]
-    field_.lookup[..., 1] = fit[1, 0] * xs + fit[1, 1] * ys + fit[1, 2]
-    m = maps[which]
-    x, y = xs[covered], ys[covered]
-    field_.lookup[covered, 0] = m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]
-    field_.lookup[covered, 1] = m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]
+    across, down = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
+    for c in (0, 1):
+        np.add(fit[c, 0] * across + fit[c, 2], fit[c, 1] * down, out=field_.lookup[..., c])
+    m = geometry.triangle_maps(mesh, portrait, topo.triangles[drawn])[which]
+    lookup = field_.lookup.reshape(-1, 2)
+    for c in (0, 1):
+        lookup[cells, c] = m[:, c, 0] * x + m[:, c, 1] * y + m[:, c, 2]
 
+    drawn_as = drawn[which]
     field_.inside[...] = 0
-    field_.inside[covered] = np.where(which < topo.filled, 255, 0)
+    field_.inside.reshape(-1)[cells] = np.where(drawn_as < topo.filled, 255, 0)
     visible = _visibility(area_t, area_p, topo)
     field_.visible[...] = 1.0
-    field_.visible[covered] = visible[which]
+    field_.visible.reshape(-1)[cells] = visible[drawn_as]
     cv2.GaussianBlur(field_.visible, (0, 0), 1.5, dst=field_.visible)
     return field_
 

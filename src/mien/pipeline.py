@@ -12,7 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -344,99 +344,109 @@ def run(
         KeyboardInterrupt: Never: an interrupt ends the run early and is noted in the report.
     """
     report = Report()
-    times = stream.times
+    belt = _Belt(stream.times, queue.Queue(DEPTH), queue.Queue(DEPTH + workers))
     started = time.perf_counter()
-    stop = threading.Event()
-    failures: list[BaseException] = []
-    decoded: queue.Queue[Any] = queue.Queue(DEPTH)
-    painted: queue.Queue[Any] = queue.Queue(DEPTH + workers)
-
-    def decode() -> None:
-        frames = iter(source)
-        while not stop.is_set():
-            with times("decode"):
-                frame = next(frames, None)
-            if frame is None:
-                break
-            _put(decoded, frame, stop)
-        _put(decoded, _END, stop)
-
-    def encode() -> None:
-        while not stop.is_set() or not painted.empty():
-            item = _get(painted, stop)
-            if item is _END:
-                break
-            frame = item.result()
-            with times("mark"):
-                marked = mark(frame)
-            with times("encode"):
-                sink.write(marked)
-            report.frames_out += 1
-            if progress is not None:
-                progress(report.frames_out)
-
-    def guarded(function: Callable[[], None]) -> Callable[[], None]:
-        def inner() -> None:
-            try:
-                function()
-            except BaseException as error:
-                failures.append(error)
-                stop.set()
-
-        return inner
-
-    threads = [
-        threading.Thread(target=guarded(f), name=f"mien-{f.__name__}", daemon=True)
-        for f in (decode, encode)
-    ]
-    for thread in threads:
-        thread.start()
+    reader = belt.start(_decode, source, belt)
+    writer = belt.start(_encode, sink, mark, belt, report, progress)
     with ThreadPoolExecutor(workers, thread_name_prefix="mien-paint") as pool:
         try:
-            while not stop.is_set():
-                frame = _get(decoded, stop)
-                if frame is _END:
-                    break
+            while (frame := belt.get(belt.decoded)) is not _END:
                 report.frames_in += 1
                 faces = stream.observe(frame)
                 pairs = stream.assign(faces, plan)
                 report.faceless += not faces
                 report.swapped += bool(pairs)
                 report.faces += len(pairs)
-                future: Future[Frame] = pool.submit(stream.render, frame, pairs, plan)
-                _put(painted, future, stop)
+                belt.put(belt.painted, pool.submit(stream.render, frame, pairs, plan))
         except KeyboardInterrupt:
-            report.interrupted = True
             # What was painted is still written; what was only decoded is not.
+            report.interrupted = True
         except BaseException as error:
-            failures.append(error)
-            stop.set()
+            belt.fail(error)
         finally:
-            _put(painted, _END, stop)
-            threads[1].join()
-            stop.set()
-            threads[0].join()
-    if failures:
-        raise failures[0]
+            belt.put(belt.painted, _END)
+            writer.join()
+            belt.stop.set()
+            reader.join()
+    if belt.failures:
+        raise belt.failures[0]
     report.damaged = source.damaged
     report.seconds = time.perf_counter() - started
-    report.stages = times.per_frame(report.frames_out)
+    report.stages = stream.times.per_frame(report.frames_out)
     return report
 
 
-def _put(to: queue.Queue[Any], item: Any, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            to.put(item, timeout=0.1)
-        except queue.Full:
-            continue
-        return
+@dataclass(frozen=True, slots=True)
+class _Belt:
+    """The bounded queues between the threads of a run, and how they stop."""
+
+    times: Times
+    decoded: queue.Queue[Any]
+    painted: queue.Queue[Any]
+    stop: threading.Event = field(default_factory=threading.Event)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def fail(self, error: BaseException) -> None:
+        self.failures.append(error)
+        self.stop.set()
+
+    def start(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
+        """Do the work in a thread; what it raises stops the others."""
+
+        def guarded() -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:
+                self.fail(error)
+
+        thread = threading.Thread(target=guarded, name=f"mien{work.__name__}", daemon=True)
+        thread.start()
+        return thread
+
+    def put(self, to: queue.Queue[Any], item: Any) -> None:
+        """Wait for a place in the queue, unless all is to stop."""
+        while not self.stop.is_set():
+            try:
+                return to.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+        return None
+
+    def get(self, source: queue.Queue[Any]) -> Any:
+        """Wait for the next item; the end if all is to stop."""
+        while not self.stop.is_set():
+            try:
+                return source.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return _END
 
 
-def _get(source: queue.Queue[Any], stop: threading.Event) -> Any:
-    while not stop.is_set():
-        try:
-            return source.get(timeout=0.1)
-        except queue.Empty:
-            continue
-    return _END
+def _decode(source: media.Source, belt: _Belt) -> None:
+    frames = iter(source)
+    frame: Frame | None = None
+    while not belt.stop.is_set():
+        with belt.times("decode"):
+            frame = next(frames, None)
+        if frame is None:
+            break
+        belt.put(belt.decoded, frame)
+    belt.put(belt.decoded, _END)
+
+
+def _encode(
+    sink: media.Sink,
+    mark: Marker,
+    belt: _Belt,
+    report: Report,
+    progress: Callable[[int], None] | None,
+) -> None:
+    while (painting := belt.get(belt.painted)) is not _END:
+        frame = painting.result()
+        with belt.times("mark"):
+            marked = mark(frame)
+        with belt.times("encode"):
+            sink.write(marked)
+        report.frames_out += 1
+        if progress is not None:
+            progress(report.frames_out)

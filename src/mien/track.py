@@ -201,10 +201,11 @@ class Tracker:
     def _is_cut(self, image: Image) -> bool:
         # Nearest sampling: a thumbnail of a 1080p frame for a few microseconds.
         small = cv2.resize(image, (32, 18), interpolation=cv2.INTER_NEAREST)
-        before, self._thumbnail = self._thumbnail, cv2.blur(small, (3, 3))
+        now = np.asarray(cv2.blur(small, (3, 3)), np.uint8)
+        before, self._thumbnail = self._thumbnail, now
         if before is None:
             return True
-        return float(cv2.absdiff(before, self._thumbnail).mean()) > self.options.cut
+        return float(cv2.absdiff(before, now).mean()) > self.options.cut
 
 
 NEAR: Final = 0.3
