@@ -208,6 +208,19 @@ class Terminal:
             self.print_json(_as_json(results, swapper, self.warnings, many=many))
         return 1 if failed or interrupted else 0
 
+    def people(self, listings: list[api.Listing], *, many: bool) -> int:
+        """Who was found, as a table or as JSON, and the exit status."""
+        failed = sum(entry.error is not None for entry in listings)
+        if self.as_json:
+            files = [_people_as_json(entry) for entry in listings]
+            shared = {"warnings": self.warnings, "mien": __version__}
+            self.print_json((({"files": files, "failed": failed}) if many else files[0]) | shared)
+        elif not self.quiet:
+            _show_people([entry for entry in listings if entry.people])
+        if many and failed:
+            _say(f"{failed} of {len(listings)} files failed")
+        return 1 if failed else 0
+
     def consent(self, basis: str | None, note: str) -> Consent:
         """The consent that was given, or asked for once.
 
@@ -323,6 +336,43 @@ def _as_json(
     totals["fps"] = round(totals["frames_out"] / totals["seconds"], 2) if totals["seconds"] else 0.0
     failed = sum(r.error is not None for r in results)
     return {"files": files, "done": len(files) - failed, "failed": failed} | totals | shared
+
+
+def _show_people(listings: list[api.Listing]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for entry in listings:
+        table = Table(title=str(entry.target), title_justify="left")
+        for heading in ("number", "first seen", "seconds", "frames", "size", "score"):
+            table.add_column(heading, justify="right")
+        for p in entry.people:
+            first = f"{int(p.first // 60)}:{p.first % 60:04.1f}"
+            table.add_row(
+                *(str(p.number), first, f"{p.seconds:.1f}", str(p.frames), f"{p.size:.0f} px"),
+                f"{p.score:.2f}",
+            )
+        Console().print(table)
+        for picture, sheet in entry.pictures.values():
+            print(f"{picture}  {sheet}")
+
+
+def _people_as_json(entry: api.Listing) -> dict[str, Any]:
+    people = [
+        {
+            "number": p.number,
+            "first_seen": round(p.first, 3),
+            "seconds": round(p.seconds, 3),
+            "frames": p.frames,
+            "size": round(p.size, 1),
+            "score": round(p.score, 3),
+            "picture": str(entry.pictures[p.number][0]),
+            "sheet": str(entry.pictures[p.number][1]),
+        }
+        for p in entry.people
+    ]
+    error = None if entry.error is None else str(entry.error)
+    return {"target": str(entry.target), "people": people, "error": error}
 
 
 def _interrupt(*_: object) -> None:
@@ -508,6 +558,55 @@ def swap(  # noqa: PLR0917
                 shown = None if progress is None else partial(progress, target)
                 results.append(api.swap(target, plan, output, progress=shown, **common))
         return terminal.summary(results, swapper, many=target.is_dir())
+
+    return terminal.run(work)
+
+
+@app.command("faces")
+def list_faces(  # noqa: PLR0917
+    target: Annotated[Path, typer.Argument(help="Photo, video or folder.", metavar="TARGET")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Default: NAME-faces, right here."),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """List who is in a photo, a video or a folder, and write a picture of each.
+
+    The numbers are those that 'mien swap --faces' takes; person-N.jpg serves for --match.
+    """
+    terminal = Terminal(quiet, verbose, as_json)
+
+    def work() -> int:
+        from mien import api
+
+        settings = _settings(config, provider=provider, threads=threads)
+        begin, finish = _range(start, end)
+        if not target.exists():
+            raise UsageError(f"{target}: no such file")
+        listings = []
+        with terminal.progress() as progress:
+            for listing in api.list_people(
+                target,
+                output,
+                start=begin,
+                end=finish,
+                overwrite=overwrite,
+                progress=progress,
+                swapper=api.load(provider=settings.provider, threads=settings.threads),
+            ):
+                if listing.error is not None:
+                    _say(str(listing.error))
+                listings.append(listing)
+        return terminal.people(listings, many=target.is_dir())
 
     return terminal.run(work)
 
