@@ -68,19 +68,14 @@ def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged ({error.err})") from error
     if image is None or image.size == 0:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged")
-    icc = chunk(kinds, chunks, cv2.IMAGE_METADATA_ICCP)
+    found = [c for k, c in zip(kinds, chunks, strict=False) if k == cv2.IMAGE_METADATA_ICCP]
+    icc = np.asarray(found[0], np.uint8).tobytes() if found else b""
     return Still(
         np.ascontiguousarray(image),
         _alpha(data, image.shape[:2]) if kind in ("png", "webp") else None,
         icc if icc[16:20] == b"RGB " else None,  # a grey or CMYK profile does not fit the output
         kind,
     )
-
-
-def chunk(kinds: Any, chunks: Any, wanted: int) -> bytes:
-    """Return one of the chunks that OpenCV found in an image, empty where it is not there."""
-    found = [c for k, c in zip(kinds, chunks, strict=False) if int(k) == wanted]
-    return np.asarray(found[0], np.uint8).tobytes() if found else b""
 
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import av
-import cv2
-import numpy as np
 
 from mien.errors import MediaError
-from mien.media.images import chunk, jpeg_segments
+from mien.media.images import jpeg_segments
 from mien.media.info import kind_of
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _MIEN = "urn:mien:metadata:1"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_SMALL = cv2.IMREAD_REDUCED_GRAYSCALE_8
+_PNG_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
 _NAMES = {"digital_source_type": (_IPTC, "DigitalSourceType")}
 """Keys that have a standard property in XMP; every other goes under mien's own namespace."""
 
@@ -57,22 +57,43 @@ def read_xmp(packet: bytes) -> dict[str, str]:
     return found
 
 
-def with_xmp(jpeg: bytes, packet: bytes) -> bytes:
-    """Put an XMP packet into a JPEG, after its JFIF segment (XMP specification, part 3, 1.1.3).
+def with_xmp(image: bytes, packet: bytes) -> bytes:
+    """Put an XMP packet into an encoded JPEG or PNG (XMP specification, part 3).
 
-    OpenCV would leave out the identifier, without which readers do not find it.
+    OpenCV can do it, but leaves out the JPEG segment's identifier and writes a chunk of Latin-1
+    text into PNG, and readers look for neither.
     """
-    at = 4 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == b"\xff\xe0" else 2
-    body = _JPEG_XMP + packet
-    return jpeg[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[at:]
+    if image.startswith(b"\xff\xd8"):
+        at = 4 + int.from_bytes(image[4:6], "big") if image[2:4] == b"\xff\xe0" else 2
+        body = _JPEG_XMP + packet
+        return image[:at] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + image[at:]
+    at = 33  # signature (8) and IHDR (25)
+    body = b"iTXt" + _PNG_XMP + packet
+    frame = len(body) - 4, zlib.crc32(body)
+    return (
+        image[:at] + frame[0].to_bytes(4, "big") + body + frame[1].to_bytes(4, "big") + image[at:]
+    )
 
 
 def _image_xmp(data: bytes) -> bytes:
-    if data[:2] == b"\xff\xd8":
-        packets = (b for m, b in jpeg_segments(data) if m == 0xE1 and b.startswith(_JPEG_XMP))
-        return next(packets, _JPEG_XMP)[len(_JPEG_XMP) :]
-    _, kinds, chunks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), flags=_SMALL)
-    return chunk(kinds, chunks, cv2.IMAGE_METADATA_XMP)
+    """Return the XMP packet of a JPEG, PNG or WebP, empty where it has none."""
+    if data.startswith(b"\xff\xd8"):
+        named = ((body, _JPEG_XMP) for marker, body in jpeg_segments(data) if marker == 0xE1)
+    elif data.startswith(b"RIFF"):
+        named = ((body, b"") for name, body in _chunks(data, 12, "little") if name == b"XMP ")
+    else:
+        named = ((body, _PNG_XMP) for name, body in _chunks(data, 8, "big") if name == b"iTXt")
+    return next((body[len(head) :] for body, head in named if body.startswith(head)), b"")
+
+
+def _chunks(data: bytes, at: int, order: Literal["little", "big"]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of the chunks of a WebP (RIFF, little) or PNG (big) file."""
+    while at + 8 <= len(data):
+        first, second = data[at : at + 4], data[at + 4 : at + 8]
+        name, size = (first, second) if order == "little" else (second, first)
+        length = int.from_bytes(size, order)
+        yield name, data[at + 8 : at + 8 + length]
+        at += 8 + length + (length % 2 if order == "little" else 4)  # padding; checksum
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:

@@ -145,7 +145,7 @@ class ImageSink:
         if self._still.alpha is not None and self._format != "jpeg":
             image = np.dstack((image, self._still.alpha))
         words = xmp(self._metadata)
-        chunks = {} if self._format == "jpeg" else {cv2.IMAGE_METADATA_XMP: words}
+        chunks = {cv2.IMAGE_METADATA_XMP: words} if self._format == "webp" else {}
         if self._still.icc:
             chunks[cv2.IMAGE_METADATA_ICCP] = self._still.icc
         data = self._encode(image, chunks)
@@ -155,7 +155,7 @@ class ImageSink:
             data = self._encode(image, chunks)
         if data is None:
             raise MediaError(f"{self.path}: cannot be encoded as {self._format.upper()}")
-        self._encoded = with_xmp(data, words) if self._format == "jpeg" else data
+        self._encoded = data if self._format == "webp" else with_xmp(data, words)
 
     def _encode(self, image: Any, chunks: dict[int, bytes]) -> bytes | None:
         arrays = [np.frombuffer(value, np.uint8) for value in chunks.values()]
