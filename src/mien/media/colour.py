@@ -7,7 +7,7 @@ YUV → RGB path converts 1080p in about 1 ms when one reformatter is kept (a ne
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -208,7 +208,7 @@ class Converter:
             stored = self.orientation.undo_rect(rect, frame.width, frame.height)
             stored = stored.even(frame.width, frame.height, max(_steps(frame.format)))
             shown = self.orientation.redo_rect(stored, frame.width, frame.height)
-            write(np.ascontiguousarray(self.orientation.undo(image[shown.slices()])), frame, stored)
+            write(self.orientation.undo(image[shown.slices()]), frame, stored)
 
     def _add_change(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
         """Add the difference between the new pixels and those that the planes give to the planes.
@@ -227,34 +227,22 @@ class Converter:
         )
         if frame.width % 2 or frame.height % 2:  # libswscale takes another path for odd sizes
             wide = Rect(0, 0, frame.width, frame.height)
-        part = av.VideoFrame(wide.x1 - wide.x0, wide.y1 - wide.y0, frame.format.name)
-        part.color_range = frame.color_range
-        for rows, own in zip(plane_rows(part), _cut(frame, wide), strict=True):
+        around = av.VideoFrame(wide.x1 - wide.x0, wide.y1 - wide.y0, frame.format.name)
+        around.color_range = frame.color_range
+        for rows, own in zip(plane_rows(around), _cut(frame, wide), strict=True):
             rows[...] = own
         matrix = matrix_of(frame)
         inner = Rect(rect.x0 - wide.x0, rect.y0 - wide.y0, rect.x1 - wide.x0, rect.y1 - wide.y0)
-        old = self._rgb(part, matrix)[inner.slices()]
+        old = self._rgb(around, matrix)[inner.slices()]
         depth, full = frame.format.components[0].bits, range_of(frame) == ColorRange.JPEG
-        change = np.subtract(new, old, dtype=np.int16)
-        change = cv2.transform(change, weights(matrix, full, depth))
-        planes = [rows.view(np.uint8 if depth == 8 else np.uint16) for rows in _cut(frame, rect)]
-        luma, move, top = planes[0][:, :, 0], cv2.extractChannel(change, 0), 2**depth - 1
-        black, white = (0, top) if full else (16 << (depth - 8), 235 << (depth - 8))
-        base = luma
-        if luma.min() < black or luma.max() > white:  # what RGB could not show is not kept
-            base = np.where(move == 0, luma, np.clip(luma, black, white))
-        _add(luma, base, move, top)
-        if len(planes) < 3:
-            return
-        height, width = planes[1].shape[:2]
-        across, down = _steps(frame.format)
-        if change.shape[:2] != (height * down, width * across):  # at the edge of an odd size
-            more = height * down - change.shape[0], width * across - change.shape[1]
-            change = cv2.copyMakeBorder(change, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE)
-        small = cv2.resize(change, (width, height), interpolation=cv2.INTER_AREA)
-        for number in (1, 2):
-            plane = planes[number][:, :, 0]
-            _add(plane, plane, cv2.extractChannel(small, number), top)
+        codes = _Codes(depth, full, weights(matrix, full, depth), _steps(frame.format))
+        # Strips stay in the cache, and in memory that the allocator need not fetch anew.
+        for y0 in range(0, new.shape[0], 64):
+            strip = slice(y0, min(y0 + 64, new.shape[0]))
+            part = rect._replace(y0=rect.y0 + strip.start, y1=rect.y0 + strip.stop)
+            _add_strip(
+                np.subtract(new[strip], old[strip], dtype=np.int16), _cut(frame, part), codes
+            )
 
     def _replace(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
         """Convert the new pixels and put them into the planes, whatever the format."""
@@ -283,6 +271,38 @@ class Converter:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+
+
+class _Codes(NamedTuple):
+    """How the samples of a frame's planes stand for colours."""
+
+    depth: int
+    full: bool
+    weights: NDArray[np.float32]
+    steps: tuple[int, int]
+
+
+def _add_strip(change: NDArray[Any], views: list[NDArray[np.uint8]], codes: _Codes) -> None:
+    """Add a change of RGB ``(h, w, 3)`` int16 to the same strip of each plane."""
+    depth = codes.depth
+    planes = [rows.view(np.uint8 if depth == 8 else np.uint16)[:, :, 0] for rows in views]
+    change = cv2.transform(change, codes.weights)
+    luma, move, top = planes[0], cv2.extractChannel(change, 0), 2**depth - 1
+    black, white = (0, top) if codes.full else (16 << (depth - 8), 235 << (depth - 8))
+    base = luma
+    if luma.min() < black or luma.max() > white:  # what RGB could not show is not kept
+        base = np.where(move == 0, luma, np.clip(luma, black, white))
+    _add(luma, base, move, top)
+    if len(planes) < 3:
+        return
+    height, width = planes[1].shape
+    across, down = codes.steps
+    if change.shape[:2] != (height * down, width * across):  # at the edge of an odd size
+        more = height * down - change.shape[0], width * across - change.shape[1]
+        change = cv2.copyMakeBorder(change, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE)
+    small = cv2.resize(change, (width, height), interpolation=cv2.INTER_AREA)
+    for number in (1, 2):
+        _add(planes[number], planes[number], cv2.extractChannel(small, number), top)
 
 
 def _is_planar_yuv(pixel_format: av.VideoFormat) -> bool:
