@@ -33,10 +33,10 @@ bench: $(VENV)/.test
 
 demo: $(VENV)/.mien
 	@mkdir -p demo
-	$(BIN)/mien swap --source $(MEDIA)/portrait.jpg --consent synthetic --target-consent synthetic \
-	  --target $(MEDIA)/clip.mp4 --output demo/clip.mp4 --overwrite
-	$(BIN)/mien swap --source $(MEDIA)/portrait.jpg --consent synthetic --target-consent synthetic \
-	  --target $(MEDIA)/photo.jpg --output demo/photo.jpg --overwrite
+	$(BIN)/mien swap --source $(MEDIA)/portrait-3.jpg --consent synthetic \
+	  --target $(MEDIA)/clip.mp4 --target-consent synthetic --output demo/clip.mp4 --overwrite
+	$(BIN)/mien swap --source $(MEDIA)/portrait-3.jpg --consent synthetic --faces left \
+	  --target $(MEDIA)/photo.jpg --target-consent synthetic --output demo/photo.jpg --overwrite
 	$(BIN)/python scripts/readme_picture.py demo/clip.mp4 demo/result.jpg
 	@echo "Look at demo/clip.mp4, demo/photo.jpg and demo/result.jpg"
 

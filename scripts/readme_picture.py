@@ -27,10 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("swapped", type=Path, help="what mien made of the clip")
     parser.add_argument("output", type=Path, help="JPEG to write")
-    parser.add_argument("--portrait", type=Path, default=MEDIA / "portrait.jpg")
+    parser.add_argument("--portrait", type=Path, default=MEDIA / "portrait-3.jpg")
     parser.add_argument("--clip", type=Path, default=MEDIA / "clip.mp4")
-    parser.add_argument("--frames", type=int, nargs="+", default=[13, 42, 66, 104])
-    parser.add_argument("--height", type=int, default=250, help="of a frame in the picture")
+    parser.add_argument("--frames", type=int, nargs="+", default=[42, 66, 104])
+    parser.add_argument("--height", type=int, default=290, help="of a frame in the picture")
     args = parser.parse_args()
     rows = [
         np.hstack(spaced([scaled(f, args.height) for f in frames(path, args.frames)], axis=1))
