@@ -131,15 +131,14 @@ class Tracker:
         """Fit every face from its last mesh; True if one was lost."""
         seen = [t for t in self.tracks if t.missed == 0]
         lost = False
+        for track in self.tracks:
+            track.missed += track.missed > 0
         for track, face in zip(seen, self._fit(frame, [t.face for t in seen]), strict=True):
             if self._plausible(face, frame):
                 track.face = face
             else:
                 track.missed, lost = 1, True
-        for track in self.tracks:
-            if track.missed:
-                track.missed += 1
-        self._drop_doubles()
+        self._lose_doubles()
         return lost
 
     def _join(self, frame: Frame, found: Faces) -> None:
@@ -178,13 +177,19 @@ class Tracker:
         inside = -0.1 * width < centre[0] < 1.1 * width and -0.1 * height < centre[1] < 1.1 * height
         return face.mesh_score >= self.options.mesh_score and float(side.min()) > 6 and inside
 
-    def _drop_doubles(self) -> None:
-        """Two tracks that slid onto one face: the older keeps it."""
+    def _lose_doubles(self) -> None:
+        """Two tracks that slid onto one face: the older keeps it.
+
+        The other may be behind, so its number waits for it as for any lost face.
+        """
         kept: list[Track] = []
         for track in self.tracks:
-            if track.missed or not _covered(track.face, [t for t in kept if not t.missed]):
+            if track.missed:
+                continue
+            if _covered(track.face, kept):
+                track.missed = 1
+            else:
                 kept.append(track)
-        self.tracks = kept
 
     def _steady(self, track: Track) -> Face:
         face = track.face
