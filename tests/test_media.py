@@ -362,11 +362,8 @@ def test_kept_but_for_the_rectangles(tmp_path, name):
     if path.suffix != ".ts":  # there every packet begins with a header that MP4 must not have
         assert packets(target) == packets(path)
     with open_source(path) as a, open_source(target) as b:
-        assert (a.info.width, a.info.height, a.info.fps) == (
-            b.info.width,
-            b.info.height,
-            b.info.fps,
-        )
+        assert (a.info.width, a.info.height) == (b.info.width, b.info.height)
+        assert float(a.info.fps) == pytest.approx(float(b.info.fps), rel=0.05)
         assert a.matrix == b.matrix
         red = next(iter(b)).image[51, 61].astype(int)
         if pixels != "gray":

@@ -235,14 +235,15 @@ class Converter:
         inner = Rect(rect.x0 - wide.x0, rect.y0 - wide.y0, rect.x1 - wide.x0, rect.y1 - wide.y0)
         old = self._rgb(around, matrix)[inner.slices()]
         depth, full = frame.format.components[0].bits, range_of(frame) == ColorRange.JPEG
-        codes = _Codes(depth, full, weights(matrix, full, depth), _steps(frame.format))
+        across, down = _steps(frame.format)
+        codes = _Codes(depth, full, weights(matrix, full, depth), (across, down))
+        sample = np.uint8 if depth == 8 else np.uint16
+        planes = [rows.view(sample)[:, :, 0] for rows in _cut(frame, rect)]
         # Strips stay in the cache, and in memory that the allocator need not fetch anew.
         for y0 in range(0, new.shape[0], 64):
-            strip = slice(y0, min(y0 + 64, new.shape[0]))
-            part = rect._replace(y0=rect.y0 + strip.start, y1=rect.y0 + strip.stop)
-            _add_strip(
-                np.subtract(new[strip], old[strip], dtype=np.int16), _cut(frame, part), codes
-            )
+            strip = slice(y0, y0 + 64)
+            parts = [planes[0][strip], *(p[y0 // down : (y0 + 64) // down] for p in planes[1:3])]
+            _add_strip(np.subtract(new[strip], old[strip], dtype=np.int16), parts, codes)
 
     def _replace(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
         """Convert the new pixels and put them into the planes, whatever the format."""
@@ -282,15 +283,15 @@ class _Codes(NamedTuple):
     steps: tuple[int, int]
 
 
-def _add_strip(change: NDArray[Any], views: list[NDArray[np.uint8]], codes: _Codes) -> None:
+def _add_strip(change: NDArray[Any], planes: list[NDArray[Any]], codes: _Codes) -> None:
     """Add a change of RGB ``(h, w, 3)`` int16 to the same strip of each plane."""
-    depth = codes.depth
-    planes = [rows.view(np.uint8 if depth == 8 else np.uint16)[:, :, 0] for rows in views]
     change = cv2.transform(change, codes.weights)
-    luma, move, top = planes[0], cv2.extractChannel(change, 0), 2**depth - 1
-    black, white = (0, top) if codes.full else (16 << (depth - 8), 235 << (depth - 8))
+    luma, move, top = planes[0], cv2.extractChannel(change, 0), 2**codes.depth - 1
+    unit = 2 ** (codes.depth - 8)
+    black, white = (0, top) if codes.full else (16 * unit, 235 * unit)
     base = luma
-    if luma.min() < black or luma.max() > white:  # what RGB could not show is not kept
+    if luma.min() < black - 4 * unit or luma.max() > white + 4 * unit:
+        # What RGB could not show must not shine through what is painted over it.
         base = np.where(move == 0, luma, np.clip(luma, black, white))
     _add(luma, base, move, top)
     if len(planes) < 3:
