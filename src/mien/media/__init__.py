@@ -7,12 +7,14 @@ and writes back only what was changed. Timestamps, sound and subtitles travel un
 from __future__ import annotations
 
 from mien.media.images import MAX_PIXELS, read_image
-from mien.media.info import Marked, MediaInfo, SinkOptions, kind_of, list_images
+from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
 from mien.media.metadata import read_metadata
-from mien.media.sink import ImageSink, Sink, VideoSink, open_sink
+from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.source import ImageSource, Source, VideoSource, open_source
 
 __all__ = [
+    "CONTAINERS",
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageSink",
     "ImageSource",
@@ -21,6 +23,7 @@ __all__ = [
     "Sink",
     "SinkOptions",
     "Source",
+    "Temporary",
     "VideoSink",
     "VideoSource",
     "kind_of",

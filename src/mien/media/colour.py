@@ -292,7 +292,8 @@ def _add_strip(change: NDArray[Any], planes: list[NDArray[Any]], codes: _Codes) 
     base = luma
     if luma.min() < black - 4 * unit or luma.max() > white + 4 * unit:
         # What RGB could not show must not shine through what is painted over it.
-        base = np.where(move == 0, luma, np.clip(luma, black, white))
+        base = np.clip(luma, black, white)
+        cv2.copyTo(luma, (move == 0).view(np.uint8), base)
     _add(luma, base, move, top)
     if len(planes) < 3:
         return
