@@ -147,7 +147,8 @@ def enrol(
 def reference(photo: Path | str | Image, *, swapper: Swapper | None = None) -> Floats:
     """Who the person in a photo is, to be found in a target by ``Rule(reference=…)``.
 
-    Of several faces the one that is at least twice as large as the others is meant.
+    Of several faces the one that is at least twice as large as the others is meant, or a large
+    one (a tenth of the picture) that alone covers the picture's middle.
 
     Returns:
         ``(512,)`` float32 of unit length.
@@ -163,6 +164,10 @@ def reference(photo: Path | str | Image, *, swapper: Swapper | None = None) -> F
     faces = sorted(faces, key=lambda f: -_area(f))
     if not faces:
         raise NoFace(f"{label}: no face found; a reference shows the face of one person")
+    middle = (frame.image.shape[1] / 2, frame.image.shape[0] / 2)
+    centred = [f for f in faces if _holds(f, middle)]
+    if len(centred) == 1 and _area(centred[0]) > 0.1 * frame.image.shape[0] * frame.image.shape[1]:
+        faces = centred
     if len(faces) > 1 and _area(faces[0]) < 2 * _area(faces[1]):
         raise NoFace(
             f"{label}: {len(faces)} faces found, and it is not clear which one is meant; cut the "
@@ -244,7 +249,7 @@ def swap(
     """
     target, output = Path(target), Path(output)
     plan = _plan(who)
-    check_output(target, output, overwrite=overwrite)
+    check_output([target], output, overwrite=overwrite)
     with _open(target, start, end) as source:
         still = source.info.kind == "image"
         stream = Stream(swapper or load(), identify=_by_person(plan, still=still), still=still)
@@ -424,11 +429,11 @@ def _make_folder(path: Path) -> bool:
     return True
 
 
-def check_output(target: Path, output: Path, *, overwrite: bool) -> None:
+def check_output(inputs: Sequence[Path], output: Path, *, overwrite: bool) -> None:
     """Refuse, before any work, an output that cannot be.
 
     Raises:
-        UsageError: It is the target, a folder, or there already without ``overwrite``.
+        UsageError: It is one of the inputs, a folder, or there already without ``overwrite``.
         MediaError: Its folder is missing.
     """
     if output.is_dir():
@@ -438,7 +443,7 @@ def check_output(target: Path, output: Path, *, overwrite: bool) -> None:
     if not output.parent.is_dir():
         raise MediaError(f"{output}: the folder {output.parent} does not exist")
     if output.exists():
-        if target.exists() and output.samefile(target):
+        if any(p.exists() and output.samefile(p) for p in inputs):
             raise UsageError(f"{output}: is the input, too; choose another name for the output")
         if not overwrite:
             raise UsageError(f"{output}: exists already; choose another name or add --overwrite")
@@ -802,6 +807,11 @@ def _for_file(progress: FileProgress | None, file: Path) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total: progress(file, done, total)
+
+
+def _holds(face: Face, point: tuple[float, float]) -> bool:
+    x0, y0, x1, y1 = face.box
+    return bool(x0 <= point[0] <= x1 and y0 <= point[1] <= y1)
 
 
 def _area(face: Face) -> float:

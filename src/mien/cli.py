@@ -496,11 +496,14 @@ def swap(  # noqa: PLR0917
         if match is not None and faces is not None:
             raise UsageError("--match and --faces both choose who is swapped; give one of them")
         maps = [parse_map(text) for text in mapping or ()]
-        missing = [p for p in [*(source or ()), target] if not p.exists()]
+        given_files = [*(source or ()), *([match] if match else []), target]
+        missing = [p for p in given_files if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")
         if not target.is_dir():
-            api.check_output(target, output, overwrite=overwrite)
+            photos = [*(source or ()), *(p for me, ref, _ in maps for p in (me, ref))]
+            photos += [match] if match else []
+            api.check_output([target, *photos], output, overwrite=overwrite)
         needed = bool(source) or any(basis is None for _, _, basis in maps)
         given = terminal.consent(consent, consent_note) if needed else None
         about_target = terminal.target_consent(target_consent)
