@@ -1,4 +1,4 @@
-"""A drawn face: a mesh of the right topology, and pictures of it, that belong to nobody.
+"""A drawn face, and scripted scenes of it: pictures and meshes that belong to nobody.
 
 The mesh is not taken from any person: contour, eyes, mouth and nose are simple curves, and every
 other vertex lies in the mean of its neighbours (Tutte, "How to draw a graph", 1963), with a dome
@@ -7,13 +7,15 @@ and a nose for depth. No triangle of it is turned over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import cv2
 import numpy as np
 
 from mien import geometry, landmarks, motion
-from mien.types import Consent, Face, Identity, Portrait
+from mien.types import Consent, Face, Faces, Frame, Identity, Portrait
 
 CONSENT = Consent("synthetic")
 SKIN = (205, 155, 130)
@@ -177,3 +179,77 @@ def identity(
     unit = np.zeros(512, np.float32)
     unit[0] = 1
     return Identity(name, unit, (portrait(side, skin, **pose),), CONSENT)
+
+
+WIDTH, HEIGHT = 640, 360
+Place = tuple[float, float, float] | None
+Walk = Callable[[int], Place]
+
+
+def stays(x: float, y: float = 180, height: float = 90) -> Walk:
+    return lambda t: (x, y, height)
+
+
+@dataclass
+class Scene:
+    """People on paths (nearest first), and the detector and mesh network that see them.
+
+    The networks are as real ones are: the detector's boxes are larger than the mesh's, a mesh is
+    fitted to whoever is nearest to where one looks, and who is behind another is not seen.
+    """
+
+    people: dict[str, Walk]
+    backdrop: Callable[[int], int] = lambda t: 100
+    time: int = 0
+    quick_at: list[int] = field(default_factory=list)
+    thorough_at: list[int] = field(default_factory=list)
+    quick_sees: Callable[[str], bool] = lambda name: True
+
+    def seen(self) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        for name, path in self.people.items():
+            place = path(self.time)
+            if place is None:
+                continue
+            points = mesh(place[:2], place[2])
+            apart = [np.linalg.norm(points[1, :2] - m[1, :2]) for m in out.values()]
+            if not apart or min(apart) > 0.4 * place[2]:
+                out[name] = points
+        return out
+
+    def look(self, names: list[str]) -> Faces:
+        faces = []
+        for name in names:
+            points = self.seen()[name]
+            box = geometry.bounds(points[:468])
+            grow = 0.1 * (box[2:] - box[:2])
+            box = np.concatenate([box[:2] - grow, box[2:] + grow]).astype(np.float32)
+            faces.append(Face(box, 0.9, landmarks.five_points(points)))
+        return faces[::-1]  # no order to rely on
+
+    def quick(self, image: np.ndarray) -> Faces:
+        self.quick_at.append(self.time)
+        return self.look([n for n in self.seen() if self.quick_sees(n)])
+
+    def thorough(self, image: np.ndarray) -> Faces:
+        self.thorough_at.append(self.time)
+        return self.look(list(self.seen()))
+
+    def fit(self, frame: Frame, faces: Faces) -> Faces:
+        out = []
+        for face in faces:
+            centre = (face.box[:2] + face.box[2:]) / 2
+            seen = list(self.seen().values())
+            away = [np.linalg.norm(centre - (m[10, :2] + m[152, :2]) / 2) for m in seen]
+            if seen and min(away) < 0.5 * np.ptp(face.box[1::2]):
+                points, score = seen[int(np.argmin(away))], 1.0
+            else:
+                points, score = mesh(tuple(centre), 60), 0.05
+            box, five = geometry.bounds(points[:468]), landmarks.five_points(points)
+            out.append(replace(face, mesh=points, mesh_score=score, box=box, points=five))
+        return out
+
+    def who(self, face: Face) -> str:
+        """The person that a face is on."""
+        seen = self.seen()
+        return min(seen, key=lambda n: float(np.abs(seen[n][1, :2] - face.mesh[1, :2]).sum()))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,94 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import synthetic
 from mien import geometry, landmarks, track
 from mien.types import Face, Faces, Frame
-
-WIDTH, HEIGHT = 640, 360
-Place = tuple[float, float, float] | None
-Path_ = Callable[[int], Place]
+from synthetic import HEIGHT, WIDTH, Scene, Walk, stays
 
 
-def still(x: float, y: float = 180, height: float = 90) -> Path_:
-    return lambda t: (x, y, height)
-
-
-@dataclass
-class Scene:
-    """People on paths (nearest first), and the detector and mesh network that see them.
-
-    The networks are as real ones are: the detector's boxes are larger than the mesh's, a mesh is
-    fitted to whoever is nearest to where one looks, and who is behind another is not seen.
-    """
-
-    people: dict[str, Path_]
-    backdrop: Callable[[int], int] = lambda t: 100
-    time: int = 0
-    quick_at: list[int] = field(default_factory=list)
-    thorough_at: list[int] = field(default_factory=list)
-    quick_sees: Callable[[str], bool] = lambda name: True
-
-    def seen(self) -> dict[str, np.ndarray]:
-        out: dict[str, np.ndarray] = {}
-        for name, path in self.people.items():
-            place = path(self.time)
-            if place is None:
-                continue
-            mesh = synthetic.mesh(place[:2], place[2])
-            apart = [np.linalg.norm(mesh[1, :2] - m[1, :2]) for m in out.values()]
-            if not apart or min(apart) > 0.4 * place[2]:
-                out[name] = mesh
-        return out
-
-    def look(self, names: list[str]) -> Faces:
-        faces = []
-        for name in names:
-            mesh = self.seen()[name]
-            box = geometry.bounds(mesh[:468])
-            grow = 0.1 * (box[2:] - box[:2])
-            box = np.concatenate([box[:2] - grow, box[2:] + grow]).astype(np.float32)
-            faces.append(Face(box, 0.9, landmarks.five_points(mesh)))
-        return faces[::-1]  # in no order to rely on
-
-    def quick(self, image: np.ndarray) -> Faces:
-        self.quick_at.append(self.time)
-        return self.look([n for n in self.seen() if self.quick_sees(n)])
-
-    def thorough(self, image: np.ndarray) -> Faces:
-        self.thorough_at.append(self.time)
-        return self.look(list(self.seen()))
-
-    def fit(self, frame: Frame, faces: Faces) -> Faces:
-        out = []
-        for face in faces:
-            centre = (face.box[:2] + face.box[2:]) / 2
-            seen = list(self.seen().values())
-            away = [np.linalg.norm(centre - (m[10, :2] + m[152, :2]) / 2) for m in seen]
-            if seen and min(away) < 0.5 * np.ptp(face.box[1::2]):
-                mesh, score = seen[int(np.argmin(away))], 1.0
-            else:
-                mesh, score = synthetic.mesh(tuple(centre), 60), 0.05
-            box, five = geometry.bounds(mesh[:468]), landmarks.five_points(mesh)
-            out.append(replace(face, mesh=mesh, mesh_score=score, box=box, points=five))
-        return out
-
-    def who(self, face: Face) -> str:
-        """The person that a face is on."""
-        seen = self.seen()
-        return min(seen, key=lambda n: float(np.abs(seen[n][1, :2] - face.mesh[1, :2]).sum()))
-
-    def run(self, frames: int, **options: float) -> list[dict[str, int]]:
-        """Person → number in each frame."""
-        tracker = track.Tracker(self.quick, self.thorough, self.fit, track.TrackOptions(**options))
-        out = []
-        for self.time in range(frames):
-            image = np.full((HEIGHT, WIDTH, 3), self.backdrop(self.time), np.uint8)
-            faces = tracker(Frame(image, self.time))
-            named = {self.who(f): f.track for f in faces}
-            assert len(named) == len(faces), f"frame {self.time}: two numbers on one person"
-            out.append(named)
-        return out
+def follow(scene: Scene, frames: int, **options: float) -> list[dict[str, int]]:
+    """Person → number in each frame."""
+    tracker = track.Tracker(scene.quick, scene.thorough, scene.fit, track.TrackOptions(**options))
+    out = []
+    for scene.time in range(frames):
+        image = np.full((HEIGHT, WIDTH, 3), scene.backdrop(scene.time), np.uint8)
+        faces = tracker(Frame(image, scene.time))
+        named = {scene.who(f): f.track for f in faces}
+        assert len(named) == len(faces), f"frame {scene.time}: two numbers on one person"
+        out.append(named)
+    return out
 
 
 # --- steadiness -------------------------------------------------------------------------------
@@ -174,25 +101,25 @@ def test_faces_come_out_steadied_with_box_and_points_of_the_steadied_mesh():
 
 
 def test_numbers_run_from_left_to_right_and_stay():
-    scene = Scene({"right": still(500), "left": still(100), "middle": still(300)})
-    assert scene.run(45) == [{"left": 1, "middle": 2, "right": 3}] * 45
+    scene = Scene({"right": stays(500), "left": stays(100), "middle": stays(300)})
+    assert follow(scene, 45) == [{"left": 1, "middle": 2, "right": 3}] * 45
 
 
 def test_a_walk_across_the_picture_keeps_its_number():
     scene = Scene({"a": lambda t: (60 + 6 * t, 180 + 20 * np.sin(t / 9), 90 + t / 3)})
-    assert scene.run(85) == [{"a": 1}] * 85
+    assert follow(scene, 85) == [{"a": 1}] * 85
 
 
 def test_two_who_pass_each_other_keep_their_numbers():
     scene = Scene(
         {"down": lambda t: (120 + 5 * t, 260, 90), "up": lambda t: (520 - 5 * t, 150, 80)}
     )
-    assert scene.run(80) == [{"down": 1, "up": 2}] * 80
+    assert follow(scene, 80) == [{"down": 1, "up": 2}] * 80
 
 
 def test_one_who_was_hidden_behind_another_gets_the_number_back():
-    scene = Scene({"walker": lambda t: (100 + 14 * t, 180, 100), "sitter": still(400, 180, 90)})
-    numbers = scene.run(45)
+    scene = Scene({"walker": lambda t: (100 + 14 * t, 180, 100), "sitter": stays(400, 180, 90)})
+    numbers = follow(scene, 45)
     assert numbers[0] == {"walker": 1, "sitter": 2}
     hidden = [t for t, n in enumerate(numbers) if "sitter" not in n]
     assert 3 <= len(hidden) <= 16
@@ -201,14 +128,14 @@ def test_one_who_was_hidden_behind_another_gets_the_number_back():
 
 
 def test_leaving_and_coming_back_soon_keeps_the_number_and_late_gives_a_new_one():
-    def path(gone: range) -> Path_:
+    def path(gone: range) -> Walk:
         return lambda t: None if t in gone else (300, 180, 90)
 
-    soon = Scene({"a": path(range(20, 28)), "b": still(500)}).run(60)
+    soon = follow(Scene({"a": path(range(20, 28)), "b": stays(500)}), 60)
     assert "a" not in soon[20]
     assert "a" not in soon[27]
     assert soon[-1] == {"a": 1, "b": 2}
-    late = Scene({"a": path(range(20, 60)), "b": still(500)}).run(90)
+    late = follow(Scene({"a": path(range(20, 60)), "b": stays(500)}), 90)
     assert late[-1] == {"a": 3, "b": 2}
 
 
@@ -217,20 +144,20 @@ def test_a_number_is_kept_for_as_many_frames_as_asked(keep: int):
     """Gone for ``keep`` frames is back under the old number, gone for longer is not."""
     for gone, number in ((keep, 1), (keep + 1, 2)):
         scene = Scene({"a": lambda t, gone=gone: None if 4 <= t < 4 + gone else (300, 180, 90)})
-        assert scene.run(6 + gone, keep=keep, quick=1)[-1] == {"a": number}
+        assert follow(scene, 6 + gone, keep=keep, quick=1)[-1] == {"a": number}
 
 
 def test_one_who_comes_in_elsewhere_is_somebody_else():
     scene = Scene({"a": lambda t: (150, 180, 90) if t < 15 else None,
                    "b": lambda t: (480, 180, 90) if t >= 15 else None})  # fmt: skip
-    numbers = scene.run(40)
+    numbers = follow(scene, 40)
     assert numbers[0] == {"a": 1}
     assert numbers[-1] == {"b": 2}
 
 
 def test_who_comes_in_is_found_at_the_next_look():
-    scene = Scene({"a": still(150), "b": lambda t: (480, 180, 90) if t >= 13 else None})
-    numbers = scene.run(30)
+    scene = Scene({"a": stays(150), "b": lambda t: (480, 180, 90) if t >= 13 else None})
+    numbers = follow(scene, 30)
     found = next(t for t, n in enumerate(numbers) if "b" in n)
     assert 13 <= found <= 20
     assert numbers[-1] == {"a": 1, "b": 2}
@@ -238,7 +165,7 @@ def test_who_comes_in_is_found_at_the_next_look():
 
 def test_two_tracks_that_slide_onto_one_face_become_one():
     """``b`` leaves while close to ``a``: its mesh then fits ``a``, whose number stays."""
-    scene = Scene({"a": still(250, 180, 110), "b": lambda t: (340, 180, 110) if t < 12 else None})
+    scene = Scene({"a": stays(250, 180, 110), "b": lambda t: (340, 180, 110) if t < 12 else None})
 
     def sliding(frame: Frame, faces: Faces) -> Faces:
         aside = np.array([60, 0, 60, 0], np.float32)
@@ -257,7 +184,7 @@ def test_two_tracks_that_slide_onto_one_face_become_one():
 
 
 def test_a_detector_that_sees_a_face_twice_makes_one_track_of_it():
-    scene = Scene({"a": still(300)})
+    scene = Scene({"a": stays(300)})
     real = scene.thorough
 
     def twice(image: np.ndarray) -> Faces:
@@ -266,22 +193,22 @@ def test_a_detector_that_sees_a_face_twice_makes_one_track_of_it():
         return [face, replace(face, box=inner), replace(face, box=face.box + 12)]
 
     scene.thorough = twice
-    assert scene.run(15) == [{"a": 1}] * 15
+    assert follow(scene, 15) == [{"a": 1}] * 15
 
 
 def test_what_is_no_face_to_the_mesh_is_none():
-    scene = Scene({"a": still(300)})
+    scene = Scene({"a": stays(300)})
     real = scene.thorough
     scene.thorough = lambda image: [
         *real(image),
         Face(np.array([20, 20, 90, 110], np.float32), 0.9, np.zeros((5, 2), np.float32)),
     ]
-    assert scene.run(10) == [{"a": 1}] * 10
+    assert follow(scene, 10) == [{"a": 1}] * 10
 
 
 def test_a_face_that_left_the_picture_is_let_go():
     scene = Scene({"a": lambda t: (320 + 12 * t, 180, 90)})
-    numbers = scene.run(60)
+    numbers = follow(scene, 60)
     assert numbers[20] == {"a": 1}
     assert numbers[-1] == {}
 
@@ -296,34 +223,34 @@ def test_after_a_cut_all_are_new_and_a_thorough_look_is_taken():
          "c": lambda t: (500, 180, 95) if t >= 17 else None},
         backdrop=lambda t: 60 if t < 17 else 200,
     )  # fmt: skip
-    numbers = scene.run(25)
+    numbers = follow(scene, 25)
     assert numbers[16] == {"a": 1}
     assert numbers[17] == {"b": 2, "c": 3}
     assert scene.thorough_at == [0, 17]
 
 
 def test_a_change_of_light_is_no_cut():
-    scene = Scene({"a": still(200)}, backdrop=lambda t: 60 + 3 * t)
-    assert scene.run(35) == [{"a": 1}] * 35
+    scene = Scene({"a": stays(200)}, backdrop=lambda t: 60 + 3 * t)
+    assert follow(scene, 35) == [{"a": 1}] * 35
     assert scene.thorough_at == [0]
 
 
 def test_a_still_scene_pays_for_detection_now_and_then():
-    scene = Scene({"a": still(200), "b": still(400)})
-    scene.run(100)
+    scene = Scene({"a": stays(200), "b": stays(400)})
+    follow(scene, 100)
     assert scene.thorough_at == [0, 40, 80]
     assert scene.quick_at == [10, 20, 30, 50, 60, 70, 90]
 
 
 def test_an_empty_scene_does_too():
     scene = Scene({})
-    assert scene.run(50) == [{}] * 50
+    assert follow(scene, 50) == [{}] * 50
     assert scene.thorough_at == [0, 40]
     assert scene.quick_at == [10, 20, 30]
 
 
 def test_the_cadence_is_an_option_and_looks_are_counted():
-    scene = Scene({"a": still(200)})
+    scene = Scene({"a": stays(200)})
     tracker = track.Tracker(
         scene.quick, scene.thorough, scene.fit, track.TrackOptions(quick=3, thorough=7)
     )
@@ -336,15 +263,15 @@ def test_the_cadence_is_an_option_and_looks_are_counted():
 
 def test_a_lost_face_is_looked_for_at_once():
     scene = Scene({"a": lambda t: (200, 180, 90) if t < 14 else (400, 180, 90)})
-    numbers = scene.run(20)
+    numbers = follow(scene, 20)
     assert scene.quick_at == [10, 14]
     assert numbers[14] == {"a": 2}
 
 
 def test_a_face_only_the_thorough_look_sees_is_followed_all_the_same():
-    scene = Scene({"small": still(200, 100, 24), "a": still(400)},
+    scene = Scene({"small": stays(200, 100, 24), "a": stays(400)},
                   quick_sees=lambda name: name != "small")  # fmt: skip
-    assert scene.run(60) == [{"small": 1, "a": 2}] * 60
+    assert follow(scene, 60) == [{"small": 1, "a": 2}] * 60
 
 
 # --- real footage -----------------------------------------------------------------------------

@@ -157,8 +157,8 @@ class Rule:
 
     Attributes:
         identity: Whose face.
-        which: ``all``, ``largest``, ``left`` or ``right`` of the faces that qualify, or a number
-            counted from the left, from 0.
+        which: ``all``, ``largest``, ``left`` or ``right`` of the faces that qualify, or the
+            number of one, from 1: of its track, or from the left in a still.
         reference: ``(512,)`` unit embedding; then only faces of that person qualify.
     """
 
