@@ -384,7 +384,7 @@ class VideoSink:
             return
         tb = self._source.time_base
         begin = self._shift * tb
-        end = None if self._source.end is None else Fraction(self._source.end)
+        end = self._source.end
         packet: Any
         for packet in self._input.demux([self._input.streams[i] for i in self._copies]):
             if packet.size == 0 and packet.pts is None:

@@ -51,6 +51,11 @@ class ImageSource:
         """Nothing is held open."""
 
 
+def _exact(seconds: float | None) -> Fraction | None:
+    """The number that was meant: 0.32 is 8/25, else a frame at that time is on the wrong side."""
+    return None if seconds is None else Fraction(seconds).limit_denominator(1_000_000)
+
+
 class VideoSource:
     """A video file's frames in order of display, each exactly once.
 
@@ -77,7 +82,7 @@ class VideoSource:
         Raises:
             MediaError: No video can be read from the file, or no frame of the wanted range.
         """
-        self.start, self.end, self.damaged = start, end, 0
+        self.start, self.end, self.damaged = _exact(start), _exact(end), 0
         self._container = open_input(path)
         try:
             self.stream = video_stream(self._container, path)
@@ -103,7 +108,8 @@ class VideoSource:
     def _nothing(self) -> str:
         if self.start is None and self.end is None:
             return "no frame of the video can be decoded"
-        return f"no frame lies between {self.start or 0:g} s and {self.end or 'the end'}"
+        end = "the end" if self.end is None else f"{float(self.end):g} s"
+        return f"no frame lies between {float(self.start or 0):g} s and {end}"
 
     def _info(self) -> MediaInfo:
         width, height = self.first.width, self.first.height
@@ -118,8 +124,8 @@ class VideoSource:
         frames = stream.frames or (round(duration * fps) if duration and fps else None)
         if duration and (self.start is not None or self.end is not None):
             whole = duration
-            end = whole if self.end is None else min(whole, Fraction(self.end))
-            duration = max(Fraction(0), end - Fraction(self.start or 0))
+            end = whole if self.end is None else min(whole, self.end)
+            duration = max(Fraction(0), end - (self.start or 0))
             frames = round(frames * duration / whole) if frames else None
         return MediaInfo(
             self.path,
