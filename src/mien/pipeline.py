@@ -115,10 +115,13 @@ class Times:
 
 
 LOOKS: Final = (0, 5, 15, 40, 100)
-"""Ages in frames of a track at which its embedding is measured; the mean counts."""
+"""Frames in view after which a face's embedding is measured; the mean counts."""
 
 SAME: Final = 0.35
 """Cosine from which a face that comes back is the person who was there before."""
+
+OTHER: Final = 0.15
+"""Cosine below which a face that appears in somebody's last place is somebody else."""
 
 
 @dataclass(slots=True)
@@ -165,7 +168,7 @@ class Stream:
         )
         self._people: dict[int, _Person] = {}
         self._person_of: dict[int, int] = {}
-        self._ages: dict[int, int] = defaultdict(int)
+        self._ages: dict[int, int] = {}
         self._chosen: dict[int, int] = {}
 
     def observe(self, frame: Frame) -> Faces:
@@ -238,6 +241,8 @@ class Stream:
 
     def _recognise(self, frame: Frame, faces: Faces) -> Faces:
         """Number faces by person; who comes back gets the old number."""
+        # Who was out of view is measured anew: another may stand in the same place.
+        self._ages = {n: self._ages.get(n, 0) for n in map(_number, faces)}
         due = [f for f in faces if self._ages[_number(f)] in LOOKS]
         for face in sorted(self._embed(frame, due), key=lambda f: float(f.box[0])):
             self._meet(face, {self._person_of.get(_number(f), 0) for f in faces})
@@ -251,6 +256,9 @@ class Stream:
     def _meet(self, face: Face, in_view: set[int]) -> None:
         embedding = _known(face.embedding)
         number = self._person_of.get(_number(face))
+        if number is not None and self._ages[_number(face)] == 0:
+            still = float(self._people[number].embedding @ embedding) >= OTHER
+            number = number if still else None
         if number is None:
             away = {n: p for n, p in self._people.items() if n not in in_view}
             number = max(away, key=lambda n: float(away[n].embedding @ embedding), default=None)
