@@ -1,0 +1,1 @@
+"""Faces of nobody: means over many people, drawn on a computer model of a head."""
