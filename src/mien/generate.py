@@ -133,6 +133,10 @@ class MeshGenerator:
                 shared * skin + np.float32(1e-3),
             )
             painted = _apply(painted, gain, bias)
+            blur = match_sharpness(sharpness(painted_small, shared), sharpness(small, shared))
+            blur /= flow.scale[0]
+            if blur > 0.4:
+                painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur), np.uint8)
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
         mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
@@ -222,6 +226,36 @@ def match_contrast(source: float, target: float) -> float:
     is left alone, since it is the person's own smooth skin.
     """
     return float(np.clip(((target + 0.02) / (source + 0.02)) ** 0.75 * 1.05, 0.5, 1.0))
+
+
+def sharpness(image: Image, weight: Floats) -> float:
+    """Share of the finest detail in the contrast: what a lens out of focus or motion takes away.
+
+    The ratio of two bands of log luminance, finer than one cell and from one to six cells. It
+    does not depend on contrast, and little on whose face it is: on footage that is sharp at the
+    grid's scale it lay between 0.8 and 1.3 times that of five sharp portraits, on soft footage
+    between 0.4 and 0.65 times.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        weight: ``(h, w)`` float32, where the face is.
+    """
+    log = np.log(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) + 8)
+    smooth = cv2.GaussianBlur(log, (0, 0), 1.0)
+    fine, middle = log - smooth, smooth - cv2.GaussianBlur(log, (0, 0), 6.0)
+    energy = float((middle * middle * weight).sum())
+    return float(np.sqrt(float((fine * fine * weight).sum()) / energy)) if energy > 0 else 0.0
+
+
+def match_sharpness(source: float, target: float) -> float:
+    """Blur in cells that makes a portrait as soft as the target; 0 where that is sharp enough.
+
+    A blur of σ cells divides the measured sharpness of portraits by about 1 + 1.2·σ^1.6.
+    """
+    if source <= 0 or target >= 0.8 * source:
+        return 0.0
+    excess = 0.8 * source / max(target, 1e-3) - 1
+    return float(min((excess / 1.2) ** (1 / 1.6), 2.0))
 
 
 def prepare(portrait: Portrait) -> Paint:
