@@ -1,6 +1,8 @@
 """What goes wrong for a user: one sentence, an exit status, and nothing left behind."""
 
+import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -73,28 +75,32 @@ BAD = {
     "empty target": ((*source(), "-t", "empty.mp4", "-o", "out.mp4"), 1, ["empty.mp4", "empty"]),
     "text named mp4": ((*source(), "-t", "text.mp4", "-o", "out.mp4"), 1, ["text.mp4", "video"]),
     "truncated MP4": ((*source(), "-t", "cut.mp4", "-o", "out.mp4"), 1, ["cut.mp4", "cut off"]),
-    "corrupt JPEG target": ((*source(), "-t", "cut.jpg", "-o", "out.jpg"), 1, ["cut.jpg", "cut off"]),
+    "corrupt JPEG target": (
+        (*source(), "-t", "cut.jpg", "-o", "out.jpg"), 1, ["cut.jpg", "cut off"]),
     "corrupt JPEG portrait": ((*source("cut.jpg"), *PHOTO_TO), 1, ["cut.jpg", "cut off"]),
     "portrait without a face": ((*source("nobody.png"), *PHOTO_TO), 1, ["nobody.png", "no face"]),
-    "portrait with several faces": ((*source("photo.jpg"), *PHOTO_TO), 1, ["2 faces", "--source-face"]),
+    "portrait with several faces": (
+        (*source("photo.jpg"), *PHOTO_TO), 1, ["2 faces", "--source-face"]),
     "no such face in the portrait": (
         (*source("photo.jpg"), *PHOTO_TO, "--source-face", "3"), 1, ["photo.jpg", "3", "2"]),
     "reference without a face": (
         (*source(), *PHOTO_TO, "--match", "nobody.png"), 1, ["nobody.png", "no face"]),
     "reference with several": (
         (*source(), *PHOTO_TO, "--match", "photo.jpg"), 1, ["photo.jpg", "2 faces"]),
-    "decompression bomb": ((*source(), "-t", "bomb.png", "-o", "out.png"), 1, ["bomb.png", "megapixels"]),
+    "decompression bomb": (
+        (*source(), "-t", "bomb.png", "-o", "out.png"), 1, ["bomb.png", "megapixels"]),
     "missing output folder": (
         (*source(), "-t", "clip.mp4", "-o", "no/out.mp4"), 1, ["no/out.mp4", "does not exist"]),
     "output is the target": ((*source(), "-t", "clip.mp4", "-o", "./clip.mp4", "--overwrite"), 2,
         ["clip.mp4", "input"]),
-    "output is the portrait": ((*source(), "-t", "photo.jpg", "-o", "portrait.jpg", "--overwrite"), 2,
+    "output is the portrait": (
+        (*source(), "-t", "photo.jpg", "-o", "portrait.jpg", "--overwrite"), 2,
         ["portrait.jpg", "input"]),
     "output is there": ((*source(), "-t", "clip.mp4", "-o", "there.mp4"), 2,
         ["there.mp4", "--overwrite"]),
     "output is a folder": ((*source(), "-t", "clip.mp4", "-o", "subfolder"), 2,
         ["subfolder", "is a folder"]),
-    "folder to file": ((*source(), "-t", "subfolder", "-o", "there.mp4"), 2, ["there.mp4", "is a file"]),
+    "folder to file": ((*source(), "-t", ".", "-o", "there.mp4"), 2, ["there.mp4", "a file"]),
     "folder to itself": ((*source(), "-t", ".", "-o", "."), 2, [".", "input"]),
     "empty folder": ((*source(), "-t", "subfolder", "-o", "out"), 2, ["subfolder", "no photo"]),
     "photo to video": ((*source(), "-t", "photo.jpg", "-o", "out.mp4"), 1, ["out.mp4", ".png"]),
@@ -104,8 +110,6 @@ BAD = {
     "no such encoder": ((*source(), *CLIP_TO, "--encoder", "libx999"), 1, ["libx999"]),
     "encoder refuses the pixels": (
         (*source(), *CLIP_TO, "--pixel-format", "rgb48le"), 1, ["out.mp4", "rgb48le"]),
-    "encoder refuses the preset": (
-        (*source(), *CLIP_TO, "--preset", "warp-speed"), 1, ["out.mp4"]),
     "no portrait": (CLIP_TO, 2, ["-s", "portrait"]),
     "no target": ((*source(), "-o", "out.mp4"), 2, ["--target"]),
     "unknown flag": ((*source(), *CLIP_TO, "--fast"), 2, ["--fast"]),
@@ -200,7 +204,7 @@ def test_traceback_on_demand(folder):
     assert "Traceback" in done.stderr
 
 
-SMALL = 48 * 1024
+SMALL = 12 * 1024
 """Bytes that the small disk holds; less than any result here."""
 
 ON_SMALL_DISK = f"""
@@ -215,13 +219,11 @@ exit $status
 
 @pytest.mark.parametrize("name", ["photo.jpg", "clip.mp4"])
 def test_full_disk(name, folder):
-    """On a tmpfs of 48 KiB where one can be mounted, and with a limit on a file's size anyway."""
+    """On a tmpfs of 12 KiB where one can be mounted, and with a limit on a file's size anyway."""
     (folder / "small").mkdir()
     arguments = (*SWAP, *source(), "-t", name, "-o", f"small/{name}")
 
     def limit():
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, SMALL))
 
     done = mien(*arguments, cwd=folder, preexec_fn=limit)
@@ -296,8 +298,6 @@ def test_damaged_frame(tmp_path, clip):
     (tmp_path / "hurt.mp4").write_bytes(bytes(data))
     done = mien(*SWAP, "--json", "-s", PORTRAIT, "-t", "hurt.mp4", "-o", "out.mp4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    import json
-
     summary = json.loads(done.stdout)
     assert summary["damaged"] > 0
     assert 0 < summary["frames_out"] < 20
