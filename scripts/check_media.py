@@ -85,7 +85,8 @@ def send(clip: Path, out: Path, options: SinkOptions, *, change: bool) -> dict[s
             before = [rows.copy() for rows in plane_rows(frame.origin)] if change else []
             if change:
                 rect = rectangle(frame)
-                frame.image[rect.slices()] = 255 - frame.image[rect.slices()]
+                # As strong as another skin in another light, which is what a swap comes to.
+                frame.image[rect.slices()] = frame.image[rect.slices()] // 4 * 3 + 24
                 frame.mark_dirty(rect)
                 rects.append(stored_rectangles(source, frame))
             sink.write(Marked(frame))

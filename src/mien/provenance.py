@@ -91,10 +91,11 @@ def _render(text: str, height: int, width: int) -> _Label:
     over = 4  # letters are drawn four times larger and scaled down
     font, letters = cv2.FONT_HERSHEY_SIMPLEX, max(9.0, 0.022 * min(height, width))
     scale = letters * over / 22  # capitals of this font are 22 px high at scale 1
-    (text_width, text_height), base = cv2.getTextSize(text, font, scale, 2 * over)
+    stroke = round(0.12 * letters * over)
+    (text_width, text_height), base = cv2.getTextSize(text, font, scale, stroke)
     pad = round(0.55 * letters) * over
     plate = np.zeros((text_height + base + 2 * pad, text_width + 2 * pad), np.uint8)
-    cv2.putText(plate, text, (pad, pad + text_height), font, scale, 255, round(over * 1.6))
+    cv2.putText(plate, text, (pad, pad + text_height), font, scale, 255, stroke)
     size = (min(width, plate.shape[1] // over), min(height, plate.shape[0] // over))
     glyphs = cv2.resize(plate, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     margin = min(round(0.6 * letters), width - size[0], height - size[1])
