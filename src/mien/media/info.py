@@ -52,7 +52,7 @@ class SinkOptions:
             …); None takes the container's usual one. Ignored for images.
         preset: The encoder's speed setting; None takes ``veryfast`` for libx264 and a similar
             speed for the others.
-        quality: CRF for video, 1..100 for JPEG and WebP; None takes a good one (x264: 18,
+        quality: CRF for video, 1..100 for JPEG and WebP; None takes a good one (x264: 20,
             JPEG: 95).
         pixel_format: libav's name; None keeps the source's.
     """

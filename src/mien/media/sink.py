@@ -42,8 +42,8 @@ class _Encoder:
 
 
 _ENCODERS = {
-    "libx264": _Encoder(fast="veryfast", good=18),
-    "libx265": _Encoder(fast="veryfast", good=20, more=(("x265-params", "log-level=error"),)),
+    "libx264": _Encoder(fast="veryfast", good=20),
+    "libx265": _Encoder(fast="veryfast", good=22, more=(("x265-params", "log-level=error"),)),
     "libsvtav1": _Encoder(fast="8", good=28),
     "libvpx-vp9": _Encoder(
         "cpu-used", "6", good=24, more=(("deadline", "realtime"), ("row-mt", "1"), ("b", "0"))
