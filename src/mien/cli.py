@@ -26,13 +26,12 @@ import typer
 
 from mien import __version__
 from mien.errors import MienError, UsageError
-from mien.types import ConsentBasis, TargetBasis, Which
 
 if TYPE_CHECKING:
     from mien import api
     from mien.config import Settings
     from mien.pipeline import Swapper
-    from mien.types import Consent
+    from mien.types import Consent, Which
 
 app = typer.Typer(
     name="mien",
@@ -228,6 +227,7 @@ class Terminal:
             UsageError: None was given, and nobody can be asked.
         """
         from mien import api
+        from mien.types import ConsentBasis
 
         known = get_args(ConsentBasis)
         if basis is None:
@@ -242,6 +242,7 @@ class Terminal:
     def target_consent(self, basis: str | None) -> Consent | None:
         """The same for the person who is replaced; may stay unsaid."""
         from mien import api
+        from mien.types import TargetBasis
 
         if basis is None and self.asks and not self.quiet and not self.as_json:
             question = "And the use of the target, for the person who is replaced? (Enter: unsaid)"
@@ -665,6 +666,8 @@ def parse_map(text: str) -> tuple[Path, Path, str | None]:
     Raises:
         UsageError: It is not of that form, the basis is unknown, or a file is not there.
     """
+    from mien.types import ConsentBasis
+
     form = f"--map {text!r}: expected PORTRAIT=REFERENCE:BASIS"
     names, colon, tail = text.rpartition(":")
     basis = tail if colon and tail.isalpha() else None
