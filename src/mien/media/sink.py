@@ -348,6 +348,7 @@ class VideoSink:
 
     def _add_copies(self, kind: str) -> None:
         video = video_stream(self._input, self._source.path)
+        video.discard = av.stream.Discard.all  # not even read where the container has an index
         for stream in self._input.streams:
             if stream.type not in ("audio", "subtitle"):
                 if stream.index != video.index:
@@ -394,6 +395,8 @@ class VideoSink:
             if self._shift and time < begin:
                 continue
             if end is not None and time >= end:
+                if time >= end + 10:  # no container interleaves its streams as loosely as that
+                    return
                 continue
             due = (packet.dts if packet.dts is not None else packet.pts or 0) * base - begin
             if self._shift:

@@ -155,7 +155,8 @@ class VideoSource:
     def _decode(self) -> Iterator[av.VideoFrame]:
         """Yield wanted frames with strictly increasing pts; damaged ones are passed over."""
         if self.start:
-            self._container.seek(int(self.start / self.time_base), stream=self.stream)
+            with suppress(av.FFmpegError):  # what cannot be sought is read from its beginning
+                self._container.seek(int(self.start / self.time_base), stream=self.stream)
         last: int | None = None
         for frame in self._all_frames():
             if frame.pts is None:
