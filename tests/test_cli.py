@@ -115,7 +115,7 @@ def test_photo(tmp_path):
                 "--consent-note", "drawn", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert done.stdout.startswith("out.png: 1 frame")
+    assert done.stdout == "out.png: 2 faces swapped\n"
     out = media.read_image(tmp_path / "out.png")
     assert not np.array_equal(out, media.read_image(PHOTO))
     words = provenance.read(tmp_path / "out.png")

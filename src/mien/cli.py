@@ -61,8 +61,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         status = app(standalone_mode=False)
-    except typer.Abort:
-        _say("stopped")
+    except (typer.Abort, KeyboardInterrupt):
+        _say("stopped; nothing was written")
         status = 1
     except Exception as error:
         if not isinstance(error, _WRONG_USE):
@@ -293,6 +293,8 @@ def _line(result: api.Result) -> str:
     report = result.report
     if result.copied:
         return f"{result.output}: copied, nothing swapped"
+    if report.frames_in == 1:
+        return f"{result.output}: {report.faces} {'face' if report.faces == 1 else 'faces'} swapped"
     parts = [f"{report.frames_out} frames", f"{report.swapped} swapped"]
     if report.faceless:
         parts.append(f"{report.faceless} without a face")
