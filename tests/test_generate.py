@@ -399,19 +399,28 @@ def halves(image: np.ndarray, mesh: np.ndarray) -> float:
     return float(np.mean(sides))
 
 
-@pytest.mark.parametrize("dark_side", [-1, 1])
-def test_even_light_takes_a_half_shadow_away(dark_side: int):
+def half_shadowed(dark_side: int) -> Portrait:
     made = synthetic.portrait(384, skin=LIGHT)
     across = dark_side * (np.arange(384) - 191.5) / 384
     shadow = 1 - 0.5 / (1 + np.exp(-across * 40))
-    image = (made.image * shadow[None, :, None]).astype(np.uint8)
-    own = np.ones((128, 128), np.float32)
-    even = generate.even_light(image, made.mesh, own)
-    assert even.shape == image.shape
+    return Portrait((made.image * shadow[None, :, None]).astype(np.uint8), made.mesh)
+
+
+@pytest.mark.parametrize("dark_side", [-1, 1])
+def test_even_light_takes_a_half_shadow_away(dark_side: int):
+    made = half_shadowed(dark_side)
+    even = generate.even_light(made.image, made.mesh, np.ones((128, 128), np.float32))
+    assert even.shape == made.image.shape
     assert even.dtype == np.uint8
-    before, after = halves(image, made.mesh), halves(even, made.mesh)
+    before, after = halves(made.image, made.mesh), halves(even, made.mesh)
     assert before > 0.4
     assert after < 0.3 * before
+
+
+def test_portraits_are_lit_evenly_before_use():
+    made = half_shadowed(1)
+    used = generate.prepare(made).levels[0]
+    assert halves(used, made.mesh) < 0.5 * halves(made.image, made.mesh)
 
 
 def test_even_light_leaves_an_evenly_lit_face_alone():

@@ -116,6 +116,14 @@ def test_what_the_network_sees_in_the_crop_is_found_at_its_place_in_the_frame(ro
     assert crop[..., 1:].max() == 0  # red, the first channel, alone
 
 
+def test_the_crop_of_a_large_face_is_averaged_and_not_sampled():
+    image = blank(1400, 1400)
+    image[:, ::3] = 240
+    finder = Finder()
+    landmarks.FaceMesh(finder)(Frame(image), [synthetic.face(synthetic.mesh((700, 700), 800))])
+    assert finder.batches[0][0, 20:170, 20:170, 0].std() < 0.05
+
+
 def test_a_face_with_a_mesh_takes_one_pass_and_one_without_two():
     finder = Finder()
     stage = landmarks.FaceMesh(finder)

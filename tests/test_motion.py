@@ -195,6 +195,28 @@ def test_inside_is_the_face_with_eyes_and_mouth_and_without_holes(height, pose):
     assert holes == 2  # the face and one surrounding
 
 
+@pytest.mark.parametrize("yaw", [0, 0.7, 1.1, -1.3])
+def test_inside_is_what_faces_the_viewer_and_the_skirt_covers_none_of_it(yaw: float):
+    mesh = synthetic.mesh((60, 60), 110, yaw=yaw)
+    portrait = motion.extended(synthetic.mesh((60, 60), 110))
+    field = motion.field(mesh, portrait, WHOLE)
+    topo = motion.topology()
+    area = geometry.signed_areas(mesh, topo.triangles[: topo.filled])
+    facing = np.zeros((120, 120), np.uint8)
+    for corners in topo.triangles[: topo.filled][area < 0]:  # clockwise, as y runs down
+        cv2.fillConvexPoly(facing, np.round(mesh[corners, :2] * 16).astype(np.int32), 255, 8, 4)
+    sure = cv2.erode(facing, np.ones((3, 3))) > 0
+    possible = cv2.dilate(facing, np.ones((3, 3))) > 0
+    inside = field.inside > 0
+    assert sure.sum() > 1000
+    assert inside[sure].mean() > 0.995
+    assert not inside[~possible].any()
+    # What is drawn there comes from the portrait's face, none of it from beyond its contour.
+    x, y = np.round(field.lookup[sure]).astype(int).T
+    wide = cv2.dilate(polygon(field, portrait, landmarks.OVAL).astype(np.uint8), np.ones((3, 3)))
+    assert wide[np.clip(y, 0, 119), np.clip(x, 0, 119)].mean() > 0.99
+
+
 def at(field: motion.MotionField, mesh: np.ndarray, vertex: int) -> float:
     x, y = np.round(field.to_grid(mesh[vertex])[:2]).astype(int)
     return float(field.visible[y, x])
@@ -230,6 +252,13 @@ def test_a_patch_turned_over_is_hidden():
     field = motion.field(target, motion.extended(portrait), WHOLE)
     assert at(field, target, 50) < 0.05
     assert at(field, target, 280) > 0.98
+
+
+def test_a_mirrored_portrait_is_seen_as_a_whole():
+    """Wound the other way all over, nothing of it is turned away."""
+    target = synthetic.mesh((60, 60), 110)
+    portrait = motion.extended(target) * np.array([-1, 1, 1], np.float32)
+    assert motion.field(target, portrait, WHOLE).visible.min() > 0.99
 
 
 def test_a_smaller_portrait_is_seen_as_a_whole():
