@@ -1,6 +1,7 @@
 """Recall and precision of the detector on the hand-drawn boxes of ``tests/data/boxes.json``.
 
-    python scripts/measure_detect.py --media ../shared/media [--mode thorough|video|quick]
+    python scripts/measure_detect.py --media ../shared/media [--mode thorough|video|quick] \
+        [--turn 0|1|2|3]
 
 A detection is right if it overlaps a drawn box by an IoU of 0.4 or more; each drawn box counts
 once. Data sets use 0.5, but our boxes were drawn by eye, and where a forehead ends under a fringe
@@ -20,12 +21,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mien import detect
-from mien.types import Faces, Floats, Image
+from mien.types import Face, Faces, Floats, Image
 
 BOXES = Path(__file__).parent.parent / "tests" / "data" / "boxes.json"
 IOU = 0.4
@@ -45,7 +47,7 @@ class Outcome:
     height: int = 1
 
 
-def compare(faces: Faces, drawn: list[dict[str, object]], height: int) -> Outcome:
+def compare(faces: Faces, drawn: list[dict[str, Any]], height: int) -> Outcome:
     """Match detections with drawn boxes, the best detection first."""
     boxes = np.array([d["box"] for d in drawn], np.float32).reshape(-1, 4)
     ignore = np.array([bool(d["ignore"]) for d in drawn], bool)
@@ -56,12 +58,17 @@ def compare(faces: Faces, drawn: list[dict[str, object]], height: int) -> Outcom
         best = int(overlap.argmax()) if overlap.size else -1
         if best >= 0 and overlap[best] >= IOU:
             left[best] = False
-            tall = float(boxes[best, 3] - boxes[best, 1]) / height
+            tall = length(boxes[best]) / height
             outcome.found += [tall] if tall >= SMALLEST else []
         elif not (inside(face.box, boxes[ignore]) >= 0.5).any():
             outcome.false.append(face.box)
-    outcome.missed = [b for b in boxes[left] if b[3] - b[1] >= SMALLEST * height]
+    outcome.missed = [b for b in boxes[left] if length(b) >= SMALLEST * height]
     return outcome
+
+
+def length(box: Floats) -> float:
+    """Of the face, hairline to chin, also when it lies on its side."""
+    return float((box[2:] - box[:2]).max())
 
 
 def inside(box: Floats, regions: Floats) -> Floats:
@@ -70,8 +77,8 @@ def inside(box: Floats, regions: Floats) -> Floats:
     return np.asarray(size.clip(0).prod(axis=1) / max((box[2:] - box[:2]).prod(), 1e-9))
 
 
-def measure(media: Path, look: Callable[[Image], Faces]) -> dict[str, Outcome]:
-    """Run the detector on every picture that has drawn boxes."""
+def measure(media: Path, look: Callable[[Image], Faces], turns: int = 0) -> dict[str, Outcome]:
+    """Run the detector on every picture that has drawn boxes, turned by quarter turns."""
     result = {}
     for name, truth in json.loads(BOXES.read_text()).items():
         pixels = cv2.imread(str(media / name))
@@ -81,12 +88,24 @@ def measure(media: Path, look: Callable[[Image], Faces]) -> dict[str, Outcome]:
         height, width = image.shape[:2]
         if [width, height] != truth["size"]:
             raise SystemExit(f"{name}: boxes were drawn on {truth['size']}, not {width}x{height}")
+        image, drawn = turned(image, truth["faces"], turns)
         start = time.perf_counter()
         faces = look(image)
         took = 1000 * (time.perf_counter() - start)
-        result[name] = compare(faces, truth["faces"], height)
+        result[name] = compare(faces, drawn, image.shape[0])
         result[name].ms = took
     return result
+
+
+def turned(
+    image: Image, drawn: list[dict[str, Any]], turns: int
+) -> tuple[Image, list[dict[str, Any]]]:
+    image = detect.turn(image, turns)
+    height, width = image.shape[:2]
+    points = np.zeros((5, 2), np.float32)
+    faces = [Face(np.array(entry["box"], np.float32), 1.0, points) for entry in drawn]
+    moved = detect.turn_back(faces, -turns, width, height)
+    return image, [{**e, "box": f.box} for e, f in zip(drawn, moved, strict=True)]
 
 
 def recall(outcomes: dict[str, Outcome]) -> float:
@@ -121,7 +140,7 @@ def report(outcomes: dict[str, Outcome]) -> None:
     for low, high in itertools.pairwise(SIZES):
         found = sum(low <= s < high for o in outcomes.values() for s in o.found)
         missed = sum(
-            low <= (b[3] - b[1]) / o.height < high for o in outcomes.values() for b in o.missed
+            low <= length(b) / o.height < high for o in outcomes.values() for b in o.missed
         )
         label = f"{low:.0%} to {high:.0%}" if high < 10 else f"from {low:.0%}"
         print(f"{label:42} | {found + missed:5} | {found / max(1, found + missed):.3f}")
@@ -133,9 +152,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--media", type=Path, default=Path("../shared/media"))
     parser.add_argument("--mode", choices=("thorough", "video", "quick"), default="thorough")
+    parser.add_argument("--turn", type=int, choices=(0, 1, 2, 3), default=0, help="quarter turns")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    report(measure(options.media, looks(detect.load())[options.mode]))
+    report(measure(options.media, looks(detect.load())[options.mode], options.turn))
 
 
 if __name__ == "__main__":
