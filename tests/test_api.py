@@ -13,6 +13,8 @@ import pytest
 import mien
 from material import MEDIA, PHOTO, PORTRAIT, listing, noise, pan, write_clip
 from mien import api, media, provenance
+from mien.api.files import output_names
+from mien.api.listing import GLIMPSES
 from mien.errors import MediaError, NoFace, UsageError
 from mien.pipeline import Stream
 from mien.types import Consent, Rule, SwapPlan
@@ -299,7 +301,7 @@ def test_folder_of_which_nothing_can_be_done(swapper, me, tmp_path):
 def test_names_do_not_meet(tmp_path):
     names = ["a.bmp", "a.png", "b.avi", "c.jpg"]
     targets = [tmp_path / n for n in names]
-    found = api._output_names(targets)
+    found = output_names(targets)
     assert [found[t] for t in targets] == ["a.bmp.png", "a.png", "b.mkv", "c.jpg"]
 
 
@@ -328,7 +330,7 @@ def test_glimpses_stay_few_and_spread():
     )
     for i in range(1000):
         person.seen(face, noise()[0] if i == 0 else np.zeros((80, 80, 3), np.uint8), i / 25)
-    assert api.GLIMPSES <= len(person.glimpses) < 2 * api.GLIMPSES
+    assert GLIMPSES <= len(person.glimpses) < 2 * GLIMPSES
     steps = np.diff([t for t, _ in person.glimpses])
     assert np.allclose(steps, steps[0])
     assert person.frames == 1000

@@ -1,0 +1,34 @@
+"""What mien does, as functions: enrol a person, swap a picture, a file or a folder, list faces.
+
+The command line calls these and nothing below them. Every function that needs the models takes
+``swapper``, the models as :func:`load` returns them; without it they are loaded for the one call.
+"""
+
+from __future__ import annotations
+
+from mien.api.files import FileProgress, Progress, check_output, list_media
+from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
+from mien.api.people import consent_of, enrol, reference, target_consent_of
+from mien.api.swapping import Result, swap, swap_folder, swap_image
+from mien.pipeline import load
+
+__all__ = [
+    "FileProgress",
+    "Listing",
+    "Person",
+    "Progress",
+    "Result",
+    "check_output",
+    "consent_of",
+    "enrol",
+    "list_faces",
+    "list_media",
+    "list_people",
+    "load",
+    "reference",
+    "swap",
+    "swap_folder",
+    "swap_image",
+    "target_consent_of",
+    "write_faces",
+]
