@@ -203,6 +203,16 @@ def test_poisson_leaves_what_the_mask_keeps_inside_the_face():
     assert np.abs(frame.image.astype(int) - before).max() <= 4
 
 
+def test_poisson_does_not_let_a_dark_mouth_pull_at_the_skin_around_it():
+    frame = Frame(plain(200, (120, 120, 120)))
+    frame.image[90:110, 90:110] = 10
+    mask = disc(100, 40)
+    mask[40:60, 40:60] = 0
+    blend.poisson(frame, Patch(plain(100, (170, 170, 170)), mask, shift(50, 50)))
+    np.testing.assert_array_equal(frame.image[92:108, 92:108], 10)
+    assert np.abs(frame.image[84:88, 90:110].astype(int) - 120).max() < 8
+
+
 # --- colour -----------------------------------------------------------------------------------
 
 

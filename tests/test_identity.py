@@ -213,26 +213,27 @@ def test_a_portrait_is_upright_centred_and_its_mesh_fits_it(roll: float):
     assert np.abs(again.astype(int) - portrait.image).mean() < 3
 
 
-def test_a_portrait_is_neither_tiny_nor_larger_than_any_screen_needs():
-    small = synthetic.mesh((50, 50), 60)
-    assert identity.cut_out(
-        synthetic.picture(100, 100, small), synthetic.face(small)
-    ).image.shape == (192, 192, 3)
-    large = synthetic.mesh((1000, 1000), 1900)
-    image = synthetic.picture(2000, 2000, large)
-    image[:, ::2] = np.clip(image[:, ::2].astype(int) - 60, 0, 255)
-    cut = identity.cut_out(image, synthetic.face(large))
+def test_a_small_face_gets_a_portrait_that_is_not_tiny():
+    mesh = synthetic.mesh((50, 50), 60)
+    cut = identity.cut_out(synthetic.picture(100, 100, mesh), synthetic.face(mesh))
+    assert cut.image.shape == (192, 192, 3)
+
+
+def test_a_huge_face_is_shrunk_to_what_a_screen_needs_without_aliasing_or_shift():
+    mesh = synthetic.mesh((1000, 1000), 1900)
+    image = np.full((2000, 2000, 3), 160, np.uint8)
+    image[:, ::2] = 100
+    at = np.array([1300, 900])
+    image[at[1] - 30 : at[1] + 31, at[0] - 30 : at[0] + 31] = 255
+    cut = identity.cut_out(image, synthetic.face(mesh))
     assert cut.image.shape == (identity.PORTRAIT_SIDE, identity.PORTRAIT_SIDE, 3)
-    x, y = np.round(cut.mesh[280, :2]).astype(int)
-    # Shrunk by three: stripes of a pixel are averaged, not sampled.
-    assert cut.image[y - 20 : y + 20, x - 20 : x + 20].astype(float).std((0, 1)).max() < 6
-    again = synthetic.draw(np.full_like(cut.image, (70, 90, 110)), cut.mesh).astype(int) - 30
-    oval = cv2.fillPoly(
-        np.zeros(cut.image.shape[:2], np.uint8),
-        [np.round(cut.mesh[list(landmarks.OVAL), :2]).astype(np.int32)],
-        1,
-    )
-    assert np.abs(again - cut.image)[oval > 0].mean() < 4
+    assert cut.image[600:700, 300:400].astype(float).std() < 3
+    weight = np.clip(cut.image[460:500, 587:627, 0].astype(float) - 140, 0, None)
+    ys, xs = np.mgrid[460:500, 587:627]
+    spot = np.array([(xs * weight).sum(), (ys * weight).sum()]) / weight.sum()
+    scale = identity.PORTRAIT_SIDE / (1.7 * 1900)
+    wanted = cut.mesh[1, :2] + (at - mesh[1, :2]) * scale
+    np.testing.assert_allclose(spot, wanted, atol=0.06)
 
 
 # --- the default stages -----------------------------------------------------------------------

@@ -97,6 +97,15 @@ def test_faces_come_out_steadied_with_box_and_points_of_the_steadied_mesh():
     assert np.std(noses[5:]) < 0.07
 
 
+def test_who_comes_back_is_not_drawn_toward_the_old_place():
+    scene = Scene({"a": lambda t: (300 + 0.4 * (t >= 23), 180, 90) if not 20 <= t < 23 else None})
+    tracker = track.Tracker(scene.quick, scene.thorough, scene.fit, track.TrackOptions(quick=1))
+    for scene.time in range(24):
+        faces = tracker(Frame(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)))
+    np.testing.assert_array_equal(faces[0].mesh, scene.seen()["a"])
+    assert faces[0].track == 1
+
+
 # --- numbers ----------------------------------------------------------------------------------
 
 
