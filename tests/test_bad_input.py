@@ -272,6 +272,7 @@ def test_interrupt(tmp_path):
 
 
 def test_interrupt_before_the_first_frame(folder):
+    write_clip(folder / "clip.mp4", pan(frames=12) * 20)
     before = listing(folder)
     with subprocess.Popen(
         [MIEN, *SWAP, *source(), *CLIP_TO],

@@ -116,6 +116,9 @@ class Terminal:
             return self._failed("stopped; nothing was written", 1)
         except (typer.Abort, typer.Exit):
             raise
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except Exception as error:
             text = f"unexpected {type(error).__name__}: {error}"
             return self._failed(f"{text} (run again with -vv for details)", 1)
