@@ -359,19 +359,38 @@ def grain(spread: float, size: int = 96) -> np.ndarray:
 
 def test_contrast_is_the_spread_of_log_luminance():
     ones = np.ones((96, 96), np.float32)
-    assert generate.contrast(grain(0), ones) == pytest.approx(0, abs=1e-3)
-    measured = [generate.contrast(grain(s), ones) for s in (5, 10, 20, 40)]
+    assert generate.detail(grain(0), ones).contrast == pytest.approx(0, abs=1e-3)
+    measured = [generate.detail(grain(s), ones).contrast for s in (5, 10, 20, 40)]
     assert measured == sorted(measured)
     assert measured[2] == pytest.approx(2 * measured[1], rel=0.15)
 
 
-def test_contrast_is_read_where_the_weight_is():
+def test_detail_is_read_where_the_weight_is():
     image = grain(0)
     image[:, 60:] = grain(50)[:, 60:]
     weight = np.zeros((96, 96), np.float32)
     weight[:, :40] = 1
-    assert generate.contrast(image, weight) < 0.02
-    assert generate.contrast(image, 1 - weight) > 0.1
+    assert generate.detail(image, weight).contrast < 0.02
+    assert generate.detail(image, 1 - weight).contrast > 0.1
+
+
+def test_sharpness_falls_with_blur_and_not_with_contrast():
+    ones = np.ones((96, 96), np.float32)
+    sharp = generate.detail(grain(20), ones).sharpness
+    assert generate.detail(grain(40), ones).sharpness == pytest.approx(sharp, rel=0.1)
+    soft = [
+        generate.detail(cv2.GaussianBlur(grain(40), (0, 0), s), ones).sharpness for s in (1, 2, 3)
+    ]
+    assert sharp > soft[0] > soft[1] > soft[2]
+
+
+def test_a_blur_is_made_good_for_and_nothing_else():
+    assert generate.match_sharpness(0.6, 0.6) == generate.match_sharpness(0.6, 5.0) == 0
+    assert generate.match_sharpness(0.0, 0.3) == 0  # a portrait without detail stays as it is
+    blurs = [generate.match_sharpness(0.6, 0.6 / (1 + 1.2 * s**1.6)) for s in (0.8, 1.0, 1.5)]
+    np.testing.assert_allclose(blurs, [0.8, 1.0, 1.5], atol=0.35)
+    assert blurs == sorted(blurs)
+    assert generate.match_sharpness(0.6, 0.0) == 2.0
 
 
 def test_contrast_only_falls_and_not_without_bound():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -45,13 +45,11 @@ class Paint:
         own: The same, ``(S, S)`` uint8: 255 where the pixel is the person's own skin or features,
             0 where it is hair, a hat or background.
         mesh: ``(504, 3)`` extended mesh in pixels of ``levels[0]``.
-        contrast: Of the face, see :func:`contrast`.
     """
 
     levels: tuple[Image, ...]
     own: tuple[Image, ...]
     mesh: Floats
-    contrast: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,8 @@ class MeshGenerator:
         full = cv2.resize(lookup, patch_size, interpolation=cv2.INTER_LINEAR)
         painted = _warp(paint.levels[level], np.asarray(full, np.float32))
         if self.relight:
-            gamma = match_contrast(paint.contrast, contrast(small, shared * skin))
+            ours, theirs = detail(painted_small, shared), detail(small, shared)
+            gamma = match_contrast(ours.contrast, theirs.contrast)
             table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
             painted_small = np.asarray(cv2.LUT(painted_small, table), np.uint8)
             painted = np.asarray(cv2.LUT(painted, table), np.uint8)
@@ -133,8 +132,7 @@ class MeshGenerator:
                 shared * skin + np.float32(1e-3),
             )
             painted = _apply(painted, gain, bias)
-            blur = match_sharpness(sharpness(painted_small, shared), sharpness(small, shared))
-            blur /= flow.scale[0]
+            blur = match_sharpness(ours.sharpness, theirs.sharpness) / flow.scale[0]
             if blur > 0.4:
                 painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur), np.uint8)
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
@@ -203,20 +201,33 @@ def even_light(image: Image, mesh: Floats, bare: Floats) -> Image:
     return np.asarray(np.clip(image * np.exp(-light) + 0.5, 0, 255), np.uint8)
 
 
-def contrast(image: Image, weight: Floats) -> float:
-    """Local contrast: the weighted spread of log luminance around its low-frequency part.
+class Detail(NamedTuple):
+    """How rough and how sharp a face looks.
 
-    Args:
-        image: ``(h, w, 3)`` uint8.
-        weight: ``(h, w)`` float32, where the face is.
+    Attributes:
+        contrast: Spread of log luminance in details of up to six cells.
+        sharpness: Spread in details finer than one cell, over that from one to six: what a lens
+            out of focus or motion takes away. It does not depend on contrast, and little on
+            whose face it is: on footage that is sharp at the grid's scale it lay between 0.8 and
+            1.3 times that of five sharp portraits, on soft footage between 0.4 and 0.65 times.
     """
-    h, w = weight.shape
-    size = (max(2, w // 2), max(2, h // 2))
-    grey = cv2.cvtColor(_shrink(image, *size), cv2.COLOR_RGB2GRAY)
-    share = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA))
-    log = np.log(np.asarray(grey, np.float32) + 8)
-    band = log - cv2.GaussianBlur(log, (0, 0), SIGMA * max(size) / LOW)
-    return float(np.sqrt((band * band * share).sum() / (share.sum() + 1e-6)))
+
+    contrast: float
+    sharpness: float
+
+
+def detail(image: Image, weight: Floats) -> Detail:
+    """Measure the detail of a face, ``(h, w, 3)`` uint8, where the ``(h, w)`` weight is."""
+    log = np.log(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) + 8)
+    smooth, broad = cv2.GaussianBlur(log, (0, 0), 1.0), cv2.GaussianBlur(log, (0, 0), 6.0)
+    total = float(weight.sum()) + 1e-6
+
+    def spread(band: Floats) -> float:
+        return float(np.sqrt(float((band * band * weight).sum()) / total))
+
+    middle = spread(np.asarray(smooth - broad, np.float32))
+    fine = spread(np.asarray(log - smooth, np.float32))
+    return Detail(spread(np.asarray(log - broad, np.float32)), fine / max(middle, 1e-6))
 
 
 def match_contrast(source: float, target: float) -> float:
@@ -226,25 +237,6 @@ def match_contrast(source: float, target: float) -> float:
     is left alone, since it is the person's own smooth skin.
     """
     return float(np.clip(((target + 0.02) / (source + 0.02)) ** 0.75 * 1.05, 0.5, 1.0))
-
-
-def sharpness(image: Image, weight: Floats) -> float:
-    """Share of the finest detail in the contrast: what a lens out of focus or motion takes away.
-
-    The ratio of two bands of log luminance, finer than one cell and from one to six cells. It
-    does not depend on contrast, and little on whose face it is: on footage that is sharp at the
-    grid's scale it lay between 0.8 and 1.3 times that of five sharp portraits, on soft footage
-    between 0.4 and 0.65 times.
-
-    Args:
-        image: ``(h, w, 3)`` uint8.
-        weight: ``(h, w)`` float32, where the face is.
-    """
-    log = np.log(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) + 8)
-    smooth = cv2.GaussianBlur(log, (0, 0), 1.0)
-    fine, middle = log - smooth, smooth - cv2.GaussianBlur(log, (0, 0), 6.0)
-    energy = float((middle * middle * weight).sum())
-    return float(np.sqrt(float((fine * fine * weight).sum()) / energy)) if energy > 0 else 0.0
 
 
 def match_sharpness(source: float, target: float) -> float:
@@ -280,12 +272,11 @@ def prepare(portrait: Portrait) -> Paint:
     image = even_light(image, portrait.mesh, bare)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
-    spread = contrast(_shrink(image, w, h), (flow.inside > 0) * own)
     levels, owns = [image], [np.asarray(alpha, np.uint8)]
     while min(levels[-1].shape[:2]) >= 64:
         levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.uint8))
         owns.append(np.asarray(cv2.pyrDown(owns[-1]), np.uint8))
-    return Paint(tuple(levels), tuple(owns), mesh, spread)
+    return Paint(tuple(levels), tuple(owns), mesh)
 
 
 GENERATORS: Final = ("mesh", "warp")
