@@ -121,7 +121,8 @@ def test_the_crop_of_a_large_face_is_averaged_and_not_sampled():
     image[:, ::3] = 240
     finder = Finder()
     landmarks.FaceMesh(finder)(Frame(image), [synthetic.face(synthetic.mesh((700, 700), 800))])
-    assert finder.batches[0][0, 20:170, 20:170, 0].std() < 0.05
+    # Sampled alone the stripes would spread by 0.44.
+    assert finder.batches[0][0, 20:170, 20:170, 0].std() < 0.12
 
 
 def test_a_face_with_a_mesh_takes_one_pass_and_one_without_two():

@@ -5,10 +5,11 @@ Conventions: points are ``(x, y)`` with pixel centres at whole numbers; matrices
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mien.types import Floats
+from mien.types import Floats, Image
 
 Matrix = NDArray[np.float64]
 
@@ -79,6 +80,45 @@ def square_crop(centre: ArrayLike, side: float, angle: float, size: int) -> Matr
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     half = (size - 1) / 2
     return np.array([[c, s, half - c * cx - s * cy], [-s, c, half + s * cx - c * cy]])
+
+
+def warp(
+    image: Image,
+    matrix: ArrayLike,
+    size: int,
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+    border: int = cv2.BORDER_CONSTANT,
+) -> Image:
+    """A ``size × size`` crop of an image; what is shrunk much is averaged and not only sampled.
+
+    ``warpAffine`` reads four pixels for each that it makes, so a large region is first shrunk by
+    a power of two, for which averaging is cheap.
+
+    Args:
+        image: ``(H, W, 3)`` uint8.
+        matrix: ``(2, 3)`` image → crop, a similarity.
+        size: Of the crop in pixels.
+        interpolation: OpenCV's, ``INTER_LINEAR`` or ``INTER_CUBIC``.
+        border: OpenCV's border mode, for what lies outside the image.
+    """
+    m = np.asarray(matrix, np.float64)
+    scale = max(float(np.hypot(m[0, 0], m[1, 0])), 1e-6)
+    k = 2 ** int(max(0.0, -np.log2(scale)))
+    if k > 1:
+        corners = transform(invert(m), [[-1, -1], [size, -1], [-1, size], [size, size]])
+        h, w = image.shape[:2]
+        x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - k, 0, (w - 1, h - 1))
+        x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + k, (x0 + 1, y0 + 1), (w, h))
+        small = int(x1 - x0) // k, int(y1 - y0) // k
+        if min(small) > 0:
+            region = image[y0 : y0 + k * small[1], x0 : x0 + k * small[0]]
+            image = np.asarray(cv2.resize(region, small, interpolation=cv2.INTER_AREA), np.uint8)
+            # Pixel (i, j) of the shrunk region lies around (k·i + (k - 1) / 2 + x0, …).
+            shift = np.array([x0, y0]) + (k - 1) / 2
+            m = np.column_stack([m[:, :2] * k, m[:, :2] @ shift + m[:, 2]])
+    crop = cv2.warpAffine(image, m, (size, size), flags=interpolation, borderMode=border)
+    return np.asarray(crop, np.uint8)
 
 
 def bounds(points: ArrayLike) -> Floats:

@@ -134,15 +134,7 @@ def cut_out(image: Image, face: Face) -> Portrait:
     side = float((face.box[2:] - face.box[:2]).max()) * 1.7
     size = int(np.clip(side, 192, PORTRAIT_SIDE))
     matrix = geometry.square_crop(centre, side, roll(face.points), size)
-    if size < side / 2:
-        # Shrink in two steps, as a warp does not average what lies between its samples.
-        half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        smaller = np.c_[matrix[:, :2] * 2, matrix[:, 2] + matrix[:, :2].sum(1) * 0.5]
-        crop = cv2.warpAffine(
-            half, smaller, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-    else:
-        crop = cv2.warpAffine(
-            image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-    return Portrait(np.asarray(crop, np.uint8), geometry.transform(matrix, face.mesh))
+    crop = geometry.warp(
+        image, matrix, size, interpolation=cv2.INTER_CUBIC, border=cv2.BORDER_REPLICATE
+    )
+    return Portrait(crop, geometry.transform(matrix, face.mesh))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,9 +107,7 @@ class FaceMesh:
 
     def _fit(self, image: Image, faces: Sequence[Face]) -> Faces:
         matrices = [_crop(f) for f in faces]
-        # INTER_AREA does not apply to warps; large faces are halved first so that the crop does
-        # not alias.
-        crops = np.stack([_sample(image, m) for m in matrices])
+        crops = np.stack([geometry.warp(image, m, SIZE) for m in matrices])
         meshes, scores = self.model(np.multiply(crops, np.float32(1 / 255), dtype=np.float32))
         out = []
         for face, matrix, mesh, score in zip(faces, matrices, meshes, scores, strict=True):
@@ -147,25 +144,3 @@ def _crop(face: Face) -> NDArray[np.float64]:
         centre = np.array([[c, -s], [s, c]]) @ ((low + high) / 2)
         side = float((high - low).max())
     return geometry.square_crop(centre, max(side, 4.0) * MARGIN, angle, SIZE)
-
-
-def _sample(image: Image, matrix: NDArray[np.float64]) -> Image:
-    """The crop of ``SIZE`` pixels; a region much larger than that is shrunk first."""
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale >= 0.6:
-        return cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR)  # type: ignore[return-value]
-    corners = geometry.transform(
-        geometry.invert(matrix), [[0, 0], [SIZE, 0], [0, SIZE], [SIZE, SIZE]]
-    )
-    h, w = image.shape[:2]
-    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [w - 1, h - 1])
-    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, [x0 + 1, y0 + 1], [w, h])
-    k = int(1 / scale)
-    region = image[y0:y1, x0:x1]
-    small_w, small_h = max(1, (x1 - x0) // k), max(1, (y1 - y0) // k)
-    small = cv2.resize(region, (small_w, small_h), interpolation=cv2.INTER_AREA)
-    sx, sy = small_w / (x1 - x0), small_h / (y1 - y0)
-    # small pixel (i, j) covers the frame around x0 + (i + .5) / sx - .5
-    back = np.array([[1 / sx, 0, x0 + 0.5 / sx - 0.5], [0, 1 / sy, y0 + 0.5 / sy - 0.5]])
-    combined = np.c_[matrix[:, :2] @ back[:, :2], matrix[:, :2] @ back[:, 2] + matrix[:, 2]]
-    return cv2.warpAffine(small, combined, (SIZE, SIZE), flags=cv2.INTER_LINEAR)  # type: ignore[return-value]
