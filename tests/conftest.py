@@ -6,6 +6,7 @@ With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is ma
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_SKIPS = os.environ.get("MIEN_TEST_NO_SKIPS") == "1"
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt what they start: a shell's background jobs inherit a deaf SIGINT."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
