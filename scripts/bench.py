@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -91,14 +92,15 @@ def one_core(clip: Path, portrait: Path) -> tuple[dict[str, float], float, float
     mark = provenance.Marker(consent=CONSENT)
     spent = []
     with media.open_source(clip) as source:
-        for frame in source:
-            held = Frame(frame.image, frame.index, frame.pts, frame.time_base)
-            start = time.perf_counter()
-            faces = stream.observe(held)
-            stream.render(held, stream.assign(faces, plan), plan)
-            with stream.times("mark"):
-                mark(held)
-            spent.append(1000 * (time.perf_counter() - start))
+        # Decoded before, since the decoder's own threads would share the core.
+        frames = [Frame(f.image, f.index, f.pts, f.time_base) for f in islice(source, 160)]
+    for held in frames:
+        start = time.perf_counter()
+        faces = stream.observe(held)
+        stream.render(held, stream.assign(faces, plan), plan)
+        with stream.times("mark"):
+            mark(held)
+        spent.append(1000 * (time.perf_counter() - start))
     spent = spent[1:]  # the first makes the portrait ready
     return stream.times.per_frame(len(spent)), statistics.mean(spent), statistics.median(spent)
 

@@ -41,7 +41,7 @@ def extremes(path: Path, swapper: pipeline.Swapper, count: int) -> list[tuple[Fr
             seen.append((Frame(frame.image, frame.index), face, key))
     chosen: dict[int, tuple[Frame, Face]] = {}
     for k in range(4):
-        for frame, face, key in sorted(seen, key=lambda s: -s[2][k % 4]):
+        for frame, face, _ in sorted(seen, key=lambda s: -s[2][k]):
             if all(abs(frame.index - i) > 5 for i in chosen):
                 chosen[frame.index] = (frame, face)
                 break

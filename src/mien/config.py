@@ -52,7 +52,7 @@ class Settings(BaseModel):
     blend: Literal["soft", "poisson"] = "soft"
     color: Literal["none", "lab", "histogram"] = "none"
     white_balance: bool = False
-    similarity: float = Field(0.3, ge=-1, le=1)
+    similarity: float = Field(0.38, ge=-1, le=1)
     encoder: str | None = None
     preset: str | None = None
     quality: int | None = Field(None, ge=0, le=100)
