@@ -132,6 +132,7 @@ def report(folds: list[list[Pair]], found: dict[str, Floats]) -> dict[str, float
         "accuracy": float(np.mean(right)),
         "threshold_far_1e-3": limit,
         "recall_far_1e-3": float((same > limit).mean()),
+        "same_below_0.2": float((same < 0.2).mean()),
         "same_median": float(np.median(same)),
         "other_median": float(np.median(other)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 from mien import geometry, media
 from mien.blend import white_balance as balance
 from mien.errors import NoFace
-from mien.landmarks import roll, yaw
+from mien.landmarks import mouth_opening, roll, yaw
 from mien.types import (
     Consent,
     Detect,
@@ -28,8 +29,14 @@ from mien.types import (
     Which,
 )
 
+log = logging.getLogger(__name__)
+
 MESH_SCORE: Final = 0.5
 """A face whose mesh scores less is no portrait."""
+
+STRANGER: Final = 0.2
+"""Cosine below which two photos hardly show one person: about one pair in two hundred of one
+person lies there (``same_below_0.2`` of scripts/measure_embed.py)."""
 
 PORTRAIT_SIDE: Final = 1024
 """Largest side of a portrait crop in pixels; no face on a screen needs more."""
@@ -60,7 +67,7 @@ def enrol(
         name: For reports; the first file's stem if not given.
 
     Returns:
-        The identity, its best photo (frontal, large) first.
+        The identity, its best photo (frontal, large, mouth shut) first.
 
     Raises:
         NoFace: A photo has no face, or several and ``which`` is None.
@@ -79,6 +86,9 @@ def enrol(
         assert face.embedding is not None
         size = float((face.box[2:] - face.box[:2]).max())
         merit = float(np.cos(yaw(face.mesh))) ** 4 * min(size, 600.0)
+        merit *= 1 - min(mouth_opening(face.mesh), 0.8)  # an open mouth has its lips stretched
+        if found and max(float(e @ face.embedding) for _, _, e in found) < STRANGER:
+            log.warning("%s: shows somebody else than the photos before, it seems", label)
         found.append((merit, cut_out(image, face), face.embedding))
     found.sort(key=lambda item: -item[0])
     mean = np.mean([embedding for _, _, embedding in found], axis=0)

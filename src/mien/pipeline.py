@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -323,6 +324,23 @@ DEPTH: Final = 4
 _END: Final = object()
 
 
+@contextmanager
+def brisk() -> Iterator[None]:
+    """Let threads take turns at Python ten times as often as usual, while inside.
+
+    A swap makes about 150 calls that give the interpreter away, and beside a thread that computes
+    in Python each may wait a whole turn, 5 ms by default, to get it back: 0.8 s for a frame
+    that takes 15 ms alone. Turns of half a millisecond cost nothing that could be measured.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, 0.0005))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@brisk()
 def run(
     source: media.Source,
     sink: media.Sink,
