@@ -240,6 +240,23 @@ def test_a_huge_face_is_shrunk_to_what_a_screen_needs_without_aliasing_or_shift(
 
 
 @pytest.mark.media
+def test_a_stranger_among_the_photos_is_pointed_out(footage: Path, swapper, caplog):
+    def enrol(*names: str) -> str:
+        caplog.clear()
+        identity.enrol(
+            [footage / "portraits" / n for n in names],
+            Consent("synthetic"),
+            detect=swapper.detector,
+            landmarks=swapper.landmarks,
+            embed=swapper.embed,
+        )
+        return caplog.text
+
+    assert enrol("tbbt_Raj.jpg", "tbbt_Raj.jpg") == ""
+    assert "tbbt_Penny.jpg: shows somebody else" in enrol("tbbt_Raj.jpg", "tbbt_Penny.jpg")
+
+
+@pytest.mark.media
 def test_two_photos_of_one_person_and_one_of_another(footage: Path, swapper):
     def enrol(*names: str, **how: object) -> Identity:
         return identity.enrol(
