@@ -1,8 +1,8 @@
 """What the main job costs: frames a second, milliseconds by stage, memory, and the profile.
 
-    python scripts/bench.py CLIP PORTRAIT [--seconds 9.4] [--memory] [--profile] [-o report.md]
+    python scripts/bench.py [CLIP PORTRAIT] [--memory] [--profile] [-o report.md]
 
-The clip is enlarged to 1080p at 30 fps first. Measured in turn, several times, medians taken:
+The clip, by default the bundled one, is enlarged to 1080p at 30 fps first. Measured in turn, several times, medians taken:
 decoding and encoding alone, the whole job at H.264 veryfast and ultrafast by the wall clock, and
 the swap's stages without codecs on one core. ``--memory`` compares peak memory for 10 minutes and
 10 seconds of 720p; ``--profile`` needs py-spy and says where the time of the whole job goes.
@@ -31,6 +31,7 @@ import numpy as np
 from mien import identity, media, pipeline, provenance
 from mien.types import Consent, Frame, Rule, SwapPlan
 
+MEDIA = Path(__file__).parent.parent / "examples" / "media"
 CONSENT = Consent("synthetic", "benchmark")
 
 
@@ -139,7 +140,7 @@ STAGES = {
 }  # fmt: skip
 
 
-def profile(clip: Path, portrait: Path, seconds: float) -> Counter[str]:
+def profile(clip: Path, portrait: Path) -> Counter[str]:
     """Share of active samples by stage, from py-spy's stacks of all threads."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.txt"
@@ -167,8 +168,8 @@ def profile(clip: Path, portrait: Path, seconds: float) -> Counter[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clip", type=Path, nargs="?")
-    parser.add_argument("portrait", type=Path, nargs="?")
+    parser.add_argument("clip", type=Path, nargs="?", default=MEDIA / "clip.mp4")
+    parser.add_argument("portrait", type=Path, nargs="?", default=MEDIA / "portrait-1.jpg")
     parser.add_argument("--frames", type=int, default=282)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="ten minutes of 720p: takes as long")
@@ -179,8 +180,6 @@ def main() -> None:
     if options.task:
         task(options.task[0], options.task[1:])
         return
-    if options.clip is None or options.portrait is None:
-        parser.error("a clip and a portrait are needed")
     lines = [f"machine: {cpu()}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}", ""]
 
     def say(line: str) -> None:
@@ -214,7 +213,7 @@ def main() -> None:
             say(f"| {stage} | {ms:.2f} |")
         say("")
         if options.profile:
-            shares = profile(*arguments, 0.0)
+            shares = profile(*arguments)
             total = sum(shares.values())
             say("| where (py-spy, all threads, waiting left out) | share |")
             say("|---|---|")

@@ -543,7 +543,6 @@ def swap(  # noqa: PLR0917
             tuple(rules),
             blend=settings.blend,
             color=settings.color,
-            white_balance=settings.white_balance,
             similarity=settings.similarity,
         )
         common: dict[str, Any] = {

@@ -175,7 +175,6 @@ class SwapPlan:
         rules: At least one.
         blend: ``soft`` mask or ``poisson``.
         color: Colour matching for generators that do not relight: ``none``, ``lab``, ``histogram``.
-        white_balance: Remove a colour cast of the portrait before use.
         similarity: Cosine from which a face counts as the person of a rule's reference; at 0.38 the
             default embedder takes one stranger in a thousand for the person (MODELS.md).
     """
@@ -183,7 +182,6 @@ class SwapPlan:
     rules: tuple[Rule, ...]
     blend: Literal["soft", "poisson"] = "soft"
     color: Literal["none", "lab", "histogram"] = "none"
-    white_balance: bool = False
     similarity: float = 0.38
 
 
