@@ -4,8 +4,9 @@
 
 The clip, by default the bundled one, is enlarged to 1080p at 30 fps first. Measured in turn,
 several times, medians taken: decoding and encoding alone, the whole job at H.264 veryfast and
-ultrafast by the wall clock, and the swap's stages without codecs on one core. ``--memory`` compares peak memory for 10 minutes and
-10 seconds of 720p; ``--profile`` needs py-spy and says where the time of the whole job goes.
+ultrafast by the wall clock, and the swap's stages without codecs on one core. ``--memory``
+compares peak memory for 10 minutes and 10 seconds of 720p; ``--profile`` needs py-spy and says
+where the time of the whole job goes.
 """
 
 from __future__ import annotations
