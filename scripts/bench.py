@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -107,6 +106,15 @@ def one_core(clip: Path, portrait: Path) -> tuple[dict[str, float], float, float
     return stream.times.per_frame(len(spent)), statistics.mean(spent), statistics.median(spent)
 
 
+def peak_memory() -> int:
+    """Peak resident memory of this process so far, MB.
+
+    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmHWM")) // 1024
+
+
 def peak(clip: Path, portrait: Path) -> int:
     """Peak resident memory of the whole job in a process of its own, MB."""
     report = call("peak", clip, portrait)
@@ -128,7 +136,7 @@ def task(name: str, arguments: list[str]) -> None:
         return
     preset = arguments[2] if len(arguments) > 2 else "ultrafast"
     report = swap(clip, portrait, preset, only_codecs=name == "codecs")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    most = peak_memory()
     print(json.dumps({"fps": report.fps, "stages": report.stages, "peak": most,
                       "frames": report.frames_out, "swapped": report.swapped}))  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Check that clips go through mien's source and sink unharmed.
 
     python scripts/check_media.py CLIP...                  # through source and sink, all checks
+    python scripts/check_media.py CLIP... --portrait ME.jpg # the same, changed by real swaps
     python scripts/check_media.py CLIP --against OUT.mp4   # any input and output: pts and copies
 
 For each clip: frames in and out, every pts, every copied packet of sound and subtitles, planes
@@ -15,7 +16,7 @@ import hashlib
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from typing import Any
 import av
 import numpy as np
 
+from mien import api, pipeline
 from mien.media import Marked, SinkOptions, VideoSource, open_sink, open_source
 from mien.media.colour import plane_rows
-from mien.types import Frame, Rect
+from mien.provenance import Marker
+from mien.types import Consent, Frame, Rect, Rule, SwapPlan
 
 TOLERANCE_DB = 0.3
 
@@ -59,10 +62,35 @@ def copies(path: Path) -> dict[str, list[tuple[str, Fraction]]]:
     return dict(found)
 
 
-def rectangle(frame: Frame) -> Rect:
-    """As large as a close face, with odd edges; it stays, as a face moves as it did before."""
+Change = Callable[[Frame], None]
+
+
+def dim(frame: Frame) -> None:
+    """Change a rectangle as large as a close face, with odd edges.
+
+    It stays, as a face moves as it did before, and changes as much as another skin in another
+    light, which is what a swap comes to.
+    """
     height, width = frame.image.shape[:2]
-    return Rect(width // 3 | 1, height // 3 | 1, 3 * width // 5 | 1, 3 * height // 4 | 1)
+    rect = Rect(width // 3 | 1, height // 3 | 1, 3 * width // 5 | 1, 3 * height // 4 | 1)
+    frame.image[rect.slices()] = frame.image[rect.slices()] // 4 * 3 + 24
+    frame.mark_dirty(rect)
+
+
+def swaps(portrait: Path) -> Callable[[], Change]:
+    """For each clip a function that swaps and labels its frames, as a run does."""
+    swapper, consent = pipeline.load(), Consent("synthetic")
+    plan = SwapPlan((Rule(api.enrol(portrait, consent, swapper=swapper)),))
+
+    def fresh() -> Change:
+        stream, mark = pipeline.Stream(swapper), Marker(consent=consent)
+
+        def change(frame: Frame) -> None:
+            mark(stream.render(frame, stream.assign(stream.observe(frame), plan), plan))
+
+        return change
+
+    return fresh
 
 
 def stored_rectangles(source: VideoSource, frame: Frame) -> list[Rect]:
@@ -74,8 +102,8 @@ def stored_rectangles(source: VideoSource, frame: Frame) -> list[Rect]:
     ]
 
 
-def send(clip: Path, out: Path, options: SinkOptions, *, change: bool) -> dict[str, Any]:
-    """Copy a clip through source and sink; with ``change`` every frame gets a rectangle."""
+def send(clip: Path, out: Path, options: SinkOptions, change: Change | None) -> dict[str, Any]:
+    """Copy a clip through source and sink, every frame changed."""
     spoilt, rects = 0, []
     with (
         open_source(clip) as source,
@@ -84,10 +112,7 @@ def send(clip: Path, out: Path, options: SinkOptions, *, change: bool) -> dict[s
         for frame in source:
             before = [rows.copy() for rows in plane_rows(frame.origin)] if change else []
             if change:
-                rect = rectangle(frame)
-                # As strong as another skin in another light, which is what a swap comes to.
-                frame.image[rect.slices()] = frame.image[rect.slices()] // 4 * 3 + 24
-                frame.mark_dirty(rect)
+                change(frame)
                 rects.append(stored_rectangles(source, frame))
             sink.write(Marked(frame))
             if change and not same_outside(before, plane_rows(frame.origin), rects[-1]):
@@ -157,12 +182,12 @@ def compare(clip: Path, out: Path) -> tuple[str, bool]:
     return text, equal and same_bytes and moved < Fraction(1, 500)
 
 
-def check(clip: Path, options: SinkOptions, suffix: str) -> bool:
+def check(clip: Path, options: SinkOptions, suffix: str, change: Change) -> bool:
     """Run all checks on one clip and print one line."""
     with tempfile.TemporaryDirectory() as folder:
         changed, plain = Path(folder, f"changed{suffix}"), Path(folder, f"plain{suffix}")
-        sent = send(clip, changed, options, change=True)
-        send(clip, plain, options, change=False)
+        sent = send(clip, changed, options, change)
+        send(clip, plain, options, None)
         text, good = compare(clip, changed)
         with_change = psnr_outside(clip, changed, sent["rects"])
         without = psnr_outside(clip, plain, sent["rects"])
@@ -181,6 +206,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("clips", nargs="+", type=Path, metavar="CLIP")
     parser.add_argument("--against", type=Path, help="an output that was made of the one clip")
+    parser.add_argument("--portrait", type=Path, help="change the clips by swapping this face in")
     parser.add_argument("--encoder")
     parser.add_argument("--preset")
     parser.add_argument("--quality", type=int)
@@ -192,7 +218,8 @@ def main() -> int:
             print(f"{'ok  ' if good else 'FAIL'} {clip.name}: {text}")
         return 0 if all(good for _, good in pairs) else 1
     options = SinkOptions(given.encoder, given.preset, given.quality)
-    results = [check(clip, options, given.suffix) for clip in given.clips]
+    fresh = swaps(given.portrait) if given.portrait else lambda: dim
+    results = [check(clip, options, given.suffix, fresh()) for clip in given.clips]
     return 0 if all(results) else 1
 
 
