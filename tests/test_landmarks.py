@@ -140,6 +140,38 @@ def test_a_face_with_a_mesh_takes_one_pass_and_one_without_two():
     assert finder.batches == []
 
 
+class Follower:
+    """In place of the network: a face as high as the crop lets it see, half a step at a time."""
+
+    def __init__(self, height: float) -> None:
+        self.height, self.passes = height, 0
+
+    def __call__(self, crops: np.ndarray) -> list[np.ndarray]:
+        self.passes += 1
+        meshes = np.stack([synthetic.mesh((95.5, 95.5 + self.height), 128) for _ in crops])
+        self.height /= 2  # moves down by less each time
+        return [meshes, np.ones((len(crops), 1), np.float32)]
+
+
+def test_a_new_face_is_fitted_until_it_settles_and_not_for_ever():
+    face = without_mesh(synthetic.mesh((200, 200), 100))
+    for first, passes in ((0.0, 2), (16.0, 4), (500.0, landmarks.PASSES)):
+        finder = Follower(first)
+        landmarks.FaceMesh(finder)(Frame(blank(value=90)), [face])
+        assert finder.passes == passes
+
+
+@pytest.mark.media
+def test_a_wide_open_mouth_is_inside_the_mesh(footage: Path, swapper):
+    """The detector's box ends above this chin; two passes left the lower lip outside."""
+    frame = Frame(media.read_image(footage / "portraits" / "lp_d19.jpg"))
+    (face,) = landmarks.load()(frame, swapper.detector(frame)[:1])
+    low = face.mesh[152, 1] - face.mesh[10, 1]
+    assert landmarks.mouth_opening(face.mesh) > 0.75
+    assert (face.mesh[17, 1] - face.mesh[10, 1]) / low < 0.95
+    assert face.mesh[152, 1] > 640
+
+
 def template(mesh: np.ndarray) -> np.ndarray:
     """The mesh as it lies in its own crop: upright, centred, ``192 / 1.5`` pixels high."""
     upright = synthetic.mesh((95.5, 95.5), 192 / 1.5)

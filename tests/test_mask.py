@@ -213,3 +213,17 @@ def test_skin_vertices_are_on_both_sides_and_on_none_of_the_features():
     assert not features & set(mask.SKIN)
     mirror = motion.mirror()
     assert {int(mirror[v]) for v in mask.SKIN} == set(mask.SKIN)
+
+
+def test_a_profile_is_not_painted_and_half_a_turn_is():
+    def turned(degrees: float) -> np.ndarray:
+        mesh = synthetic.mesh((200, 200), 200).copy()
+        a = np.radians(degrees)
+        across = mesh[454] - mesh[234]
+        width = float(np.hypot(across[0], across[1]))
+        mesh[454] = mesh[234] + np.array([np.cos(a), 0, np.sin(a)]) * width
+        return mesh
+
+    assert [mask.facing(turned(d)) for d in (0, 30, -43)] == [1, 1, 1]
+    assert mask.facing(turned(55)) == mask.facing(turned(-55)) == 0
+    assert 1 > mask.facing(turned(46)) > mask.facing(turned(50)) > 0

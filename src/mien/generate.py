@@ -112,7 +112,7 @@ class MeshGenerator:
         # Near the outline and on the forehead only what looks like skin is painted over: fringe,
         # beard edges and hats stay.
         alpha = outline * flow.visible * own * _only_skin(skin, outline, flow, face.mesh)
-        alpha *= 1 - kept
+        alpha *= (1 - kept) * np.float32(mask.facing(face.mesh))
         inside = flow.inside > 0
         shared = inside * flow.visible * (1 - kept)
 

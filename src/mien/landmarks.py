@@ -44,6 +44,10 @@ MARGIN: Final = 1.5
 """Side of the crop over the larger side of the face, as the network was trained."""
 
 
+PASSES: Final = 6
+"""Fits at most for a face that was just detected."""
+
+
 def five_points(mesh: Floats) -> Floats:
     """``(5, 2)``: centres of the eyes, tip of the nose and corners of the mouth of a mesh."""
     p = mesh[:, :2]
@@ -90,19 +94,26 @@ class FaceMesh:
     model: runtime.Model
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
-        """Fit every face: one pass from its last mesh if it has one, else two from its box.
+        """Fit every face: once from its last mesh if it has one, else from its box until settled.
+
+        A detector's box ends where a shut mouth's chin would be; each pass moves the crop, and a
+        wide open mouth takes several.
 
         Returns:
             New faces with mesh, mesh_score, box and points set, in the order given.
         """
         if not faces:
             return []
-        fresh = [f.mesh is None for f in faces]
         fitted = self._fit(frame.image, faces)
-        if any(fresh):
-            again = self._fit(frame.image, [f for f, n in zip(fitted, fresh, strict=True) if n])
-            second = iter(again)
-            fitted = [next(second) if n else f for f, n in zip(fitted, fresh, strict=True)]
+        moving = [i for i, face in enumerate(faces) if face.mesh is None]
+        for _ in range(PASSES - 1):
+            if not moving:
+                break
+            again = self._fit(frame.image, [fitted[i] for i in moving])
+            settled = [_settled(fitted[i], face) for i, face in zip(moving, again, strict=True)]
+            for i, face in zip(moving, again, strict=True):
+                fitted[i] = face
+            moving = [i for i, done in zip(moving, settled, strict=True) if not done]
         return fitted
 
     def _fit(self, image: Image, faces: Sequence[Face]) -> Faces:
@@ -129,6 +140,12 @@ def load(*, provider: str = "cpu", threads: int = 1, path: Path | None = None) -
     card = zoo.find("facemesh")
     model = runtime.load(path or zoo.path(card), provider=provider, threads=threads, name=card.name)
     return FaceMesh(model)
+
+
+def _settled(before: Face, after: Face) -> bool:
+    """Whether no side of the box moved by more than a fiftieth of the face."""
+    size = float((after.box[2:] - after.box[:2]).max())
+    return float(np.abs(after.box - before.box).max()) <= 0.02 * max(size, 1.0)
 
 
 def _crop(face: Face) -> NDArray[np.float64]:
