@@ -240,22 +240,22 @@ def test_after_a_cut_all_are_new_and_a_thorough_look_is_taken():
 
 def test_a_change_of_light_is_no_cut():
     scene = Scene({"a": stays(200)}, backdrop=lambda t: 60 + 3 * t)
-    assert follow(scene, 35) == [{"a": 1}] * 35
+    assert follow(scene, 24) == [{"a": 1}] * 24
     assert scene.thorough_at == [0]
 
 
 def test_a_still_scene_pays_for_detection_now_and_then():
     scene = Scene({"a": stays(200), "b": stays(400)})
     follow(scene, 100)
-    assert scene.thorough_at == [0, 40, 80]
-    assert scene.quick_at == [10, 20, 30, 50, 60, 70, 90]
+    assert scene.thorough_at == [0, 24, 48, 72, 96]
+    assert scene.quick_at == [10, 20, 34, 44, 58, 68, 82, 92]
 
 
 def test_an_empty_scene_does_too():
     scene = Scene({})
     assert follow(scene, 50) == [{}] * 50
-    assert scene.thorough_at == [0, 40]
-    assert scene.quick_at == [10, 20, 30]
+    assert scene.thorough_at == [0, 24, 48]
+    assert scene.quick_at == [10, 20, 34, 44]
 
 
 def test_the_cadence_is_an_option_and_looks_are_counted():
@@ -287,7 +287,7 @@ def test_a_face_only_the_thorough_look_sees_is_followed_all_the_same():
 
 
 @pytest.mark.media
-def test_a_real_still_scene_is_detected_every_ten_frames(footage: Path):
+def test_a_real_still_scene_is_detected_now_and_then(footage: Path):
     from mien import detect, media
 
     detector, fit = detect.load(), landmarks.load()
@@ -308,7 +308,7 @@ def test_a_real_still_scene_is_detected_every_ten_frames(footage: Path):
     for now in range(25):
         faces = tracker(Frame(image, now))
         seen.append({f.track: f.box for f in faces})
-    assert looks == [("thorough", 0), ("quick", 10), ("quick", 20)]
+    assert looks == [("thorough", 0), ("quick", 10), ("quick", 20), ("thorough", 24)]
     assert all(list(boxes) == [1, 2, 3] for boxes in seen)
     lefts = [float(box[0]) for box in seen[0].values()]
     assert lefts == sorted(lefts)

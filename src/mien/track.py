@@ -34,7 +34,7 @@ class TrackOptions:
     """
 
     quick: int = 10
-    thorough: int = 40
+    thorough: int = 24
     mesh_score: float = 0.5
     keep: int = 15
     cut: float = 28.0
