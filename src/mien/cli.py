@@ -61,6 +61,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         status = app(standalone_mode=False)
+        if status == 130:  # the parser's own answer to Ctrl-C, before a command runs
+            raise typer.Abort
     except (typer.Abort, KeyboardInterrupt):
         _say("stopped; nothing was written")
         status = 1
