@@ -452,6 +452,20 @@ def test_even_light_leaves_an_evenly_lit_face_alone():
     assert difference(even, made.image, inner) < 4
 
 
+def test_warp_leaves_the_light_of_the_portrait_and_a_profile_is_left_out():
+    portrait = synthetic.portrait(256)
+    dim = portrait.image.copy()
+    dim[:, :128] //= 2
+    shaded = Portrait(dim, portrait.mesh)
+    np.testing.assert_array_equal(generate.prepare(shaded, even=False).levels[0], dim)
+    assert (generate.prepare(shaded).levels[0] != dim).any()
+    mesh = synthetic.mesh((100, 100), 120).copy()
+    mesh[454, 2] += 200  # far beyond what a face in view can be turned
+    face = synthetic.face(mesh)
+    image = synthetic.picture(200, 200, mesh)
+    assert generate.MeshGenerator()(Frame(image), [face], [synthetic.identity()]) == []
+
+
 # --- once for each identity -------------------------------------------------------------------
 
 
@@ -459,9 +473,9 @@ def test_what_depends_on_the_identity_alone_is_done_once(monkeypatch: pytest.Mon
     calls = []
     real = generate.prepare
 
-    def counted(portrait: Portrait) -> generate.Paint:
+    def counted(portrait: Portrait, *, even: bool) -> generate.Paint:
         calls.append(portrait)
-        return real(portrait)
+        return real(portrait, even=even)
 
     monkeypatch.setattr(generate, "prepare", counted)
     make = generate.MeshGenerator()

@@ -87,7 +87,8 @@ class MeshGenerator:
         """What depends on the identity alone, made once."""
         paint = self._prepared.get(identity)
         if paint is None:
-            paint = self._prepared.setdefault(identity, prepare(identity.portraits[0]))
+            made = prepare(identity.portraits[0], even=self.relight)
+            paint = self._prepared.setdefault(identity, made)
         return paint
 
     def _one(self, frame: Frame, face: Face, paint: Paint) -> Patch | None:
@@ -95,7 +96,8 @@ class MeshGenerator:
             raise ValueError("generate: expected faces with a mesh; run landmarks first")
         height, width = frame.image.shape[:2]
         region = motion.region_of(face.mesh, width, height)
-        if region.x1 - region.x0 < 8 or region.y1 - region.y0 < 8:
+        facing = mask.facing(face.mesh)
+        if facing == 0 or region.x1 - region.x0 < 8 or region.y1 - region.y0 < 8:
             return None
         target = frame.image[region.slices()]
         flow = motion.field(face.mesh, paint.mesh, region)
@@ -112,7 +114,7 @@ class MeshGenerator:
         # Near the outline and on the forehead only what looks like skin is painted over: fringe,
         # beard edges and hats stay.
         alpha = outline * flow.visible * own * _only_skin(skin, outline, flow, face.mesh)
-        alpha *= (1 - kept) * np.float32(mask.facing(face.mesh))
+        alpha *= (1 - kept) * np.float32(facing)
         inside = flow.inside > 0
         shared = inside * flow.visible * (1 - kept)
 
@@ -250,8 +252,8 @@ def match_sharpness(source: float, target: float) -> float:
     return float(min((excess / 1.2) ** (1 / 1.6), 2.0))
 
 
-def prepare(portrait: Portrait) -> Paint:
-    """Pyramid, extended mesh and own-skin map of a portrait."""
+def prepare(portrait: Portrait, *, even: bool = True) -> Paint:
+    """Pyramid, extended mesh and own-skin map of a portrait; ``even`` takes side light out."""
     image = np.ascontiguousarray(portrait.image)
     side = image.shape[0]
     mesh = motion.extended(portrait.mesh)
@@ -269,7 +271,8 @@ def prepare(portrait: Portrait) -> Paint:
     # A cheek in shadow is no skin by colour, yet it is what wants light: only a fringe is no part
     # of the comparison.
     bare = 1 - (1 - skin) * mask.forehead(flow, portrait.mesh)
-    image = even_light(image, portrait.mesh, bare)
+    if even:
+        image = even_light(image, portrait.mesh, bare)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
     levels, owns = [image], [np.asarray(alpha, np.uint8)]
