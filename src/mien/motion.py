@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import geometry
-from mien.landmarks import INNER_LIPS, LEFT_EYE, OVAL, RIGHT_EYE
+from mien.landmarks import INNER_LIPS, LEFT_EYE, OVAL, RIGHT_EYE, five_points, roll
 from mien.types import Floats, Image, Rect
 
 GRID: Final = 128
@@ -121,6 +121,26 @@ def region_of(mesh: Floats, width: int, height: int) -> Rect:
         min(width, int(np.ceil(x1)) + 1),
         min(height, int(np.ceil(y1)) + 1),
     )
+
+
+CROP: Final = 128
+"""Side in pixels of the aligned crop that networks look at."""
+
+
+def aligned(mesh: Floats, size: int = CROP) -> geometry.Matrix:
+    """The map of the frame onto the crop that networks see: upright by the eyes, face and rim.
+
+    Args:
+        mesh: ``(468+, 3)`` in pixels of the frame.
+        size: Side of the crop in pixels; it covers 1.3 times the larger side of the face.
+    """
+    angle = roll(five_points(mesh))
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, -s], [s, c]], np.float32)
+    turned = mesh[:468, :2] @ turn
+    low, high = turned.min(0), turned.max(0)
+    side = max(1.3 * float((high - low).max()), 4.0)
+    return geometry.square_crop(turn @ ((low + high) / 2), side, angle, size)
 
 
 def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -> MotionField:
