@@ -1,0 +1,225 @@
+"""The tool behind ``mien evaluate``: every identity on every target, measured.
+
+It stands on top of the pipeline and takes any generator that the pipeline can load, so models can
+be compared on one's own footage. ``docs/quality.md`` says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+
+from mien import __version__, api, pipeline, quality
+from mien.api.files import for_file
+from mien.errors import MediaError, UsageError
+from mien.evaluate import report as reporting
+from mien.evaluate.measuring import Samples, measure
+from mien.evaluate.page import page
+from mien.evaluate.report import compare, read, table
+from mien.evaluate.sheet import Sheet
+from mien.evaluate.targets import look_through
+from mien.media.metadata import with_xmp, xmp
+from mien.provenance import Marker
+from mien.types import Consent, Frame, Image
+
+__all__ = ["FRAMES", "Result", "compare", "evaluate", "read", "table"]
+
+log = logging.getLogger(__name__)
+
+FRAMES: Final = 8
+"""Frames of each clip that are measured; each is swapped with its neighbour, for flicker."""
+
+FILES: Final = ("report.json", "report.html", "sheet.jpg")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an evaluation gave.
+
+    Attributes:
+        report: As in ``report.json``.
+        folder: Where it was written.
+        changes: Lines that say what became better and worse; empty without an earlier report.
+    """
+
+    report: dict[str, Any]
+    folder: Path
+    changes: list[str] = field(default_factory=list)
+
+
+def evaluate(
+    identities: Sequence[Path | str],
+    targets: Sequence[Path | str],
+    output: Path | str,
+    *,
+    consent: Consent,
+    target_consent: Consent | None = None,
+    generators: Sequence[str] = ("mesh",),
+    frames: int = FRAMES,
+    against: Path | str | None = None,
+    overwrite: bool = False,
+    provider: str = "cpu",
+    threads: int = 1,
+    progress: api.FileProgress | None = None,
+) -> Result:
+    """Put every identity on every target, measure, and write a report.
+
+    Args:
+        identities: Portraits, one of each person; of several faces the largest.
+        targets: Photos and videos; the largest face of each is swapped.
+        output: Folder for ``report.json``, ``report.html`` and ``sheet.jpg``.
+        consent: What the use of the portraits rests on.
+        target_consent: The same for the people who are replaced, if said.
+        generators: Names as :func:`mien.pipeline.load` takes them.
+        frames: How many frames of a clip are measured, besides up to four blinks.
+        against: An earlier ``report.json``.
+        overwrite: Replace an earlier report.
+        provider: Where models run.
+        threads: Of each model.
+        progress: Called with a file, steps done in it and steps in all.
+
+    Raises:
+        UsageError: Nothing to do, a name is given twice, or there is a report already.
+        NoFace: An identity or a target has no face; names the file.
+        MediaError: A file cannot be read, or the folder cannot be written.
+        ModelNotFound: A generator is unknown.
+    """
+    portraits, files = _files(identities, "identities"), _files(targets, "targets")
+    names = list(dict.fromkeys(generators))
+    if not names:
+        raise UsageError("no generator was given; one is needed")
+    if frames < 1:
+        raise UsageError(f"frames {frames}: at least one is needed")
+    earlier = None if against is None else read(Path(against))
+    output = Path(output)
+    with _Folder(output, overwrite=overwrite) as folder:
+        swappers = {n: pipeline.load(n, provider=provider, threads=threads) for n in names}
+        swapper = swappers[names[0]]
+        people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
+        looked = [look_through(f, swapper, frames, for_file(progress, f)) for f in files]
+        samples: dict[str, dict[tuple[int, int], Samples]] = {name: {} for name in names}
+        listed = []
+        sheet = Sheet(people, names)
+        for number, target in enumerate(looked):
+            log.info("%s: measuring %d frames", target.path, len(target.wanted))
+            found, shown, angle = measure(
+                target,
+                people,
+                {name: s.generate for name, s in swappers.items()},
+                swapper,
+                for_file(progress, target.path),
+            )
+            for (name, person), values in found.items():
+                samples[name][person, number] = values
+            sheet.add(target.path.stem, shown)
+            size = max(float((f.box[2:] - f.box[:2]).max()) for f in target.faces.values())
+            listed.append(
+                {
+                    "name": target.path.stem,
+                    "file": str(target.path),
+                    "frames": target.frames,
+                    "seen": len(target.faces),
+                    "gaps": target.gaps,
+                    "measured": len(target.places),
+                    "blinks": len(target.blinks),
+                    "face_px": round(size),
+                    "typology_angle": round(angle, 1),
+                    "tone": quality.tone(angle),
+                }
+            )
+        made = {
+            "report": reporting.VERSION,
+            "mien": __version__,
+            "frames": frames,
+            "identities": [{"name": p.stem, "file": str(p)} for p in portraits],
+            "targets": listed,
+            "generators": {n: reporting.summary(samples[n], listed) for n in names},
+        }
+        changes = [] if earlier is None else compare(made, earlier)
+        picture = _marked(sheet.picture(), Marker(consent=consent, target_consent=target_consent))
+        folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
+        folder.write("report.html", page(made, changes, picture).encode())
+        folder.write("sheet.jpg", picture)
+    return Result(made, output, changes)
+
+
+def _files(given: Sequence[Path | str], what: str) -> list[Path]:
+    """The files, folders replaced by what is in them."""
+    files: list[Path] = []
+    for path in map(Path, given):
+        if path.is_dir():
+            files += api.list_media(path)
+        elif not path.exists():
+            raise MediaError(f"{path}: no such file")
+        else:
+            files.append(path)
+    if not files:
+        raise UsageError(f"no {what} were given; at least one file is needed")
+    return files
+
+
+def _marked(image: Image, mark: Marker) -> bytes:
+    """A JPEG file of a picture, with the visible label and the words inside."""
+    frame = mark(Frame(image)).frame
+    done, data = cv2.imencode(".jpg", frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    if not done:
+        raise MediaError("the contact sheet cannot be encoded as JPEG")
+    return with_xmp(data.tobytes(), xmp(mark.metadata()))
+
+
+class _Folder:
+    """A hidden folder beside the output whose files take their place when all is well."""
+
+    def __init__(self, output: Path, *, overwrite: bool) -> None:
+        """Refuse, before any work, a folder that cannot be.
+
+        Raises:
+            UsageError: It is a file, or has a report already and ``overwrite`` is not set.
+            MediaError: The folder that it is to be made in is missing or cannot be written.
+        """
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output}: is a file; the report goes into a folder")
+        if not output.parent.is_dir():
+            raise MediaError(f"{output}: the folder {output.parent} does not exist")
+        there = [name for name in FILES if (output / name).exists()]
+        if there and not overwrite:
+            raise UsageError(
+                f"{output}: has a {there[0]} already; choose another folder or add --overwrite"
+            )
+        self.output = output
+        beside = output if output.is_dir() else output.parent
+        try:
+            self._hidden = Path(tempfile.mkdtemp(prefix=".mien-report-", dir=beside))
+        except OSError as error:
+            raise MediaError(f"{output}: cannot be written ({error.strerror})") from error
+
+    def __enter__(self) -> _Folder:
+        return self
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file among those that will take their place."""
+        try:
+            (self._hidden / name).write_bytes(content)
+        except OSError as error:
+            raise MediaError(
+                f"{self.output / name}: cannot be written ({error.strerror})"
+            ) from error
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.output.mkdir(exist_ok=True)
+                for name in FILES:
+                    (self._hidden / name).replace(self.output / name)
+        except OSError as error:
+            raise MediaError(f"{self.output}: cannot be written ({error.strerror})") from error
+        finally:
+            shutil.rmtree(self._hidden, ignore_errors=True)
