@@ -102,31 +102,29 @@ class MeshGenerator:
         target = frame.image[region.slices()]
         flow = motion.field(face.mesh, paint.mesh, region)
         h, w = flow.inside.shape
-        small = _shrink(target, w, h)
+        small = shrink(target, w, h)
         level, lookup = _level(paint, flow)
-        painted_small = _warp(paint.levels[level], lookup)
+        painted_small = warp(paint.levels[level], lookup)
 
         # Weights on the grid: where the patch is shown, and where light may be read from.
-        own = _warp(paint.own[level], lookup) * np.float32(1 / 255)
+        own = warp(paint.own[level], lookup) * np.float32(1 / 255)
         skin = mask.skin(small, flow.to_grid(face.mesh[list(mask.SKIN), :2]))
         outline = mask.contour(flow, face.mesh)
         kept = mask.openings(flow, face.mesh, eyes=self.eyes)
         # Near the outline and on the forehead only what looks like skin is painted over: fringe,
         # beard edges and hats stay.
-        alpha = outline * flow.visible * own * _only_skin(skin, outline, flow, face.mesh)
+        alpha = outline * flow.visible * own * only_skin(skin, outline, flow, face.mesh)
         alpha *= (1 - kept) * np.float32(facing)
         inside = flow.inside > 0
         shared = inside * flow.visible * (1 - kept)
 
         patch_size = (region.x1 - region.x0, region.y1 - region.y0)
         full = cv2.resize(lookup, patch_size, interpolation=cv2.INTER_LINEAR)
-        painted = _warp(paint.levels[level], np.asarray(full, np.float32))
+        painted = warp(paint.levels[level], np.asarray(full, np.float32))
         if self.relight:
             ours, theirs = detail(painted_small, shared), detail(small, shared)
             gamma = match_contrast(ours.contrast, theirs.contrast)
-            table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
-            painted_small = np.asarray(cv2.LUT(painted_small, table), np.uint8)
-            painted = np.asarray(cv2.LUT(painted, table), np.uint8)
+            painted_small, painted = raise_to(painted_small, gamma), raise_to(painted, gamma)
             gain, bias = light(
                 painted_small,
                 shared * own + np.float32(1e-3),
@@ -134,9 +132,9 @@ class MeshGenerator:
                 shared * skin + np.float32(1e-3),
             )
             painted = _apply(painted, gain, bias)
-            blur = match_sharpness(ours.sharpness, theirs.sharpness) / flow.scale[0]
-            if blur > 0.4:
-                painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur), np.uint8)
+            sigma = match_sharpness(ours.sharpness, theirs.sharpness) / flow.scale[0]
+            if sigma > 0.4:
+                painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), sigma), np.uint8)
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
         mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
@@ -161,8 +159,11 @@ def light(
     Returns:
         Gain and bias, each ``(h', w', 3)`` float32 on a coarser grid; result = gain·x + bias.
     """
-    s = _low(source, source_weight)
-    t = _low(target, target_weight)
+    return gain_and_bias(low(source, source_weight), low(target, target_weight))
+
+
+def gain_and_bias(s: Floats, t: Floats) -> tuple[Floats, Floats]:
+    """What turns one low-frequency colour, ``(h, w, 3)`` 0..255, into another; see :func:`light`."""
     gain = np.clip((t + 4.0) / (s + 4.0), 0.35, 2.2)
     return gain.astype(np.float32), (t - gain * s).astype(np.float32)
 
@@ -188,17 +189,17 @@ def even_light(image: Image, mesh: Floats, bare: Floats) -> Image:
     region = Rect(0, 0, side, side)
     flow = motion.field(mesh, motion.extended(mesh[motion.mirror()]), region)
     h, w = bare.shape
-    log = np.log(_shrink(image, w, h).astype(np.float32) + 4)
+    log = np.log(shrink(image, w, h).astype(np.float32) + 4)
     weight = (flow.inside > 0) * bare + np.float32(1e-3)
     sigma = EVEN * w
-    middle = _blur(log, weight, sigma)
+    middle = blur(log, weight, sigma)
     x, y = np.moveaxis(flow.lookup * np.float32(w / side), 2, 0)
     across = np.asarray(cv2.remap(np.dstack([middle, weight]), x, y, cv2.INTER_LINEAR))
     trust = across[..., 3:] * weight[..., None] * flow.visible[..., None]
     light = np.clip((middle - across[..., :3]) / 2, -0.8, 0.8) * trust
     even = middle - light
     colour = even - even.mean(2, keepdims=True)
-    light += (colour - _blur(colour, weight, 4 * sigma)) * (0.35 * weight[..., None])
+    light += (colour - blur(colour, weight, 4 * sigma)) * (0.35 * weight[..., None])
     light = np.asarray(cv2.resize(cv2.GaussianBlur(light, (0, 0), sigma / 2), (side, side)))
     return np.asarray(np.clip(image * np.exp(-light) + 0.5, 0, 255), np.uint8)
 
@@ -241,6 +242,12 @@ def match_contrast(source: float, target: float) -> float:
     return float(np.clip(((target + 0.02) / (source + 0.02)) ** 0.75 * 1.05, 0.5, 1.0))
 
 
+def raise_to(image: Image, gamma: float) -> Image:
+    """Every value, 0..255 as 0..1, to the power of gamma."""
+    table = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table), np.uint8)
+
+
 def match_sharpness(source: float, target: float) -> float:
     """Blur in cells that makes a portrait as soft as the target; 0 where that is sharp enough.
 
@@ -260,14 +267,14 @@ def prepare(portrait: Portrait, *, even: bool = True) -> Paint:
     region = Rect(0, 0, side, side)
     flow = motion.field(portrait.mesh, mesh, region)
     h, w = flow.inside.shape
-    small = _shrink(image, w, h)
+    small = shrink(image, w, h)
     skin = mask.skin(small, flow.to_grid(portrait.mesh[list(mask.SKIN), :2]))
     outline = mask.contour(flow, portrait.mesh)
     # In the middle of the face brows, lips and beard belong to the person; near the outline and
     # on the forehead what does not look like skin is hair, hat or background.
     # A strand between two patches of skin is still hair: what is doubtful there is left out.
     sure = cv2.erode(np.clip(2 * skin - 1, 0, 1), np.ones((5, 5), np.uint8))
-    own = _only_skin(np.asarray(sure, np.float32), outline, flow, portrait.mesh)
+    own = only_skin(np.asarray(sure, np.float32), outline, flow, portrait.mesh)
     # A cheek in shadow is no skin by colour, yet it is what wants light: only a fringe is no part
     # of the comparison.
     bare = 1 - (1 - skin) * mask.forehead(flow, portrait.mesh)
@@ -298,7 +305,7 @@ def load(name: str) -> Generate:
     raise ModelNotFound(f"generator {name!r} is unknown; known are {', '.join(GENERATORS)}")
 
 
-def _only_skin(skin: Floats, outline: Floats, flow: motion.MotionField, mesh: Floats) -> Floats:
+def only_skin(skin: Floats, outline: Floats, flow: motion.MotionField, mesh: Floats) -> Floats:
     """Weight that demands skin near the outline and on the forehead, and nothing in the middle."""
     rim = np.clip((1 - outline) * 1.6, 0, 1)
     strict = np.maximum(rim, mask.forehead(flow, mesh))
@@ -317,31 +324,31 @@ def _level(paint: Paint, flow: motion.MotionField) -> tuple[int, Floats]:
     return level, flow.lookup * np.float32(0.5**level)
 
 
-def _warp(image: Image, lookup: Floats) -> Image:
+def warp(image: Image, lookup: Floats) -> Image:
     """Bilinear samples of the image; fixed-point maps halve the time."""
     whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
     out = cv2.remap(image, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out, np.uint8)
 
 
-def _low(image: Image, weight: Floats) -> Floats:
+def low(image: Image, weight: Floats) -> Floats:
     """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32."""
     h, w = weight.shape
     size = (max(2, round(LOW * w / max(h, w))), max(2, round(LOW * h / max(h, w))))
     small = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
     weighted = image.astype(np.float32) * weight[..., None]
     colour = np.asarray(cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), np.float32)
-    return _blur(colour / small[..., None], small, SIGMA)
+    return blur(colour / small[..., None], small, SIGMA)
 
 
-def _blur(values: Floats, weight: Floats, sigma: float) -> Floats:
+def blur(values: Floats, weight: Floats, sigma: float) -> Floats:
     """Gaussian blur of ``(h, w, 3)`` values, each with its ``(h, w)`` weight."""
     total = cv2.GaussianBlur(weight, (0, 0), sigma)
     blurred = cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma)
     return np.asarray(blurred / np.asarray(total)[..., None], np.float32)
 
 
-def _shrink(image: Image, width: int, height: int) -> Image:
+def shrink(image: Image, width: int, height: int) -> Image:
     out = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(out, np.uint8)
 

@@ -54,12 +54,15 @@ class MotionField:
         inside: ``(h, w)`` uint8, 255 where the face is, eyes and mouth included.
         visible: ``(h, w)`` float32, 1 where the portrait shows the surface at least as large as
             the target does, falling to 0 where it is hidden in the portrait.
+        stretch: ``(h, w)`` float32 -0.5..2, area of the surface in the portrait over that in the
+            target, in parts of the face's typical ratio; negative where it is hidden.
     """
 
     region: Rect
     lookup: Floats
     inside: Image
     visible: Floats
+    stretch: Floats
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -69,11 +72,8 @@ class MotionField:
 
     def to_grid(self, points: Floats) -> Floats:
         """Points of the frame, ``(..., 2+)``, in cells."""
-        sx, sy = self.scale
-        out = np.array(points, np.float32)
-        out[..., 0] = (out[..., 0] - self.region.x0 + 0.5) * sx - 0.5
-        out[..., 1] = (out[..., 1] - self.region.y0 + 0.5) * sy - 0.5
-        return out
+        h, w = self.inside.shape
+        return _cells(points, self.region, w, h)
 
 
 @cache
@@ -143,72 +143,132 @@ def aligned(mesh: Floats, size: int = CROP) -> geometry.Matrix:
     return geometry.square_crop(turn @ ((low + high) / 2), side, angle, size)
 
 
-def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -> MotionField:
-    """The motion field of one face.
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """Which triangle of a target face each cell of a grid lies in; no portrait is in it yet.
+
+    Attributes:
+        region: What the grid covers, in pixels of the frame.
+        mesh: ``(504, 3)`` :func:`extended` mesh in cells.
+        hit: ``(h, w)`` int, index into the triangles; -1 where there is none.
+        area: ``(T,)`` twice the signed area of each triangle in cells².
+    """
+
+    region: Rect
+    mesh: Floats
+    hit: NDArray[np.integer]
+    area: Floats
+
+
+def cover(target: Floats, region: Rect, *, grid: int = GRID) -> Cover:
+    """Rasterise a target's mesh, far triangles first.
 
     Args:
         target: ``(468+, 3)`` mesh in pixels of the frame.
-        portrait: ``(504, 3)`` :func:`extended` mesh in pixels of the portrait.
         region: Not empty, in pixels of the frame.
         grid: Cells along the region's longer side.
-
-    Returns:
-        The field. Cells that no triangle covers take the nearest-fitting affine map.
     """
     width, height = region.x1 - region.x0, region.y1 - region.y0
     shrink = min(1.0, grid / max(width, height))
     w, h = max(1, round(width * shrink)), max(1, round(height * shrink))
-    field_ = MotionField(
-        region, np.empty((h, w, 2), np.float32), np.empty((h, w), np.uint8),
-        np.empty((h, w), np.float32),
-    )  # fmt: skip
-    mesh = field_.to_grid(extended(target))
+    mesh = _cells(extended(target), region, w, h)
     topo = topology()
-    area_t = geometry.signed_areas(mesh, topo.triangles)
-    area_p = geometry.signed_areas(portrait, topo.triangles)
+    area = geometry.signed_areas(mesh, topo.triangles)
     depth = mesh[topo.triangles, 2].mean(1)
     depth[topo.filled :] += 1e4  # the skirt is behind everything
     # The surface's winding as most of the face has it; what is turned away is not drawn.
-    front = area_t * np.sign(area_t[: topo.surface].sum()) > 0
+    front = area * np.sign(area[: topo.surface].sum()) > 0
     front[topo.surface :] = True
     drawn = np.flatnonzero(front)
     hit = geometry.rasterise(mesh, topo.triangles[drawn], depth[drawn], w, h)
-    cells = np.flatnonzero(hit >= 0)
-    which = hit.reshape(-1)[cells]
+    # The last entry stands for the index -1.
+    return Cover(region, mesh, np.append(drawn, -1)[hit], area)
+
+
+def through(cover: Cover, portrait: Floats) -> MotionField:
+    """The motion field from a covered target to a portrait.
+
+    Args:
+        cover: Of the target.
+        portrait: ``(504, 3)`` :func:`extended` mesh in pixels of the portrait.
+
+    Returns:
+        The field. Cells that no triangle covers take the nearest-fitting affine map.
+    """
+    h, w = cover.hit.shape
+    topo = topology()
+    cells = np.flatnonzero(cover.hit >= 0)
+    which = cover.hit.reshape(-1)[cells]
     y = cells // w
     x = cells - y * w
 
-    fit = geometry.affine(mesh[:468, :2], portrait[:468, :2]).astype(np.float32)
+    lookup = np.empty((h, w, 2), np.float32)
+    fit = geometry.affine(cover.mesh[:468, :2], portrait[:468, :2]).astype(np.float32)
     across, down = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
     for c in (0, 1):
-        np.add(fit[c, 0] * across + fit[c, 2], fit[c, 1] * down, out=field_.lookup[..., c])
-    m = geometry.triangle_maps(mesh, portrait, topo.triangles[drawn])[which]
-    lookup = field_.lookup.reshape(-1, 2)
+        np.add(fit[c, 0] * across + fit[c, 2], fit[c, 1] * down, out=lookup[..., c])
+    m = geometry.triangle_maps(cover.mesh, portrait, topo.triangles)[which]
+    flat = lookup.reshape(-1, 2)
     for c in (0, 1):
-        lookup[cells, c] = m[:, c, 0] * x + m[:, c, 1] * y + m[:, c, 2]
+        flat[cells, c] = m[:, c, 0] * x + m[:, c, 1] * y + m[:, c, 2]
 
-    drawn_as = drawn[which]
-    field_.inside[...] = 0
-    field_.inside.reshape(-1)[cells] = np.where(drawn_as < topo.filled, 255, 0)
-    visible = _visibility(area_t, area_p, topo)
-    field_.visible[...] = 1.0
-    field_.visible.reshape(-1)[cells] = visible[drawn_as]
-    cv2.GaussianBlur(field_.visible, (0, 0), 1.5, dst=field_.visible)
-    return field_
+    inside = np.zeros(h * w, np.uint8)
+    inside[cells] = np.where(which < topo.filled, 255, 0)
+    ratio = _stretch(cover.area, geometry.signed_areas(portrait, topo.triangles), topo)
+    shown = np.ones(h * w, np.float32)
+    shown[cells] = ratio[which]
+    stretch = np.asarray(cv2.GaussianBlur(shown.reshape(h, w), (0, 0), 1.5), np.float32)
+    # Stretched more than fourfold counts as hidden, less than twofold as seen.
+    visible = np.clip((stretch - np.float32(0.25)) * np.float32(4), 0, 1)
+    return MotionField(cover.region, lookup, inside.reshape(h, w), visible, stretch)
 
 
-def _visibility(target: Floats, portrait: Floats, topo: Topology) -> Floats:
-    """``(T,)`` 0..1 from the ratio of areas portrait/target over its typical value.
+def mirrored(cover: Cover) -> Floats:
+    """Where the other half of the face has the same place, on a grid half as fine.
 
-    Stretched more than fourfold counts as hidden, less than twofold as seen.
+    Returns:
+        ``(h / 2, w / 2, 2)`` float32 x and y in cells of that grid; what is off the face stays.
+    """
+    hit = cover.hit[::2, ::2]
+    h, w = hit.shape
+    other = extended(cover.mesh[mirror()])
+    cells = np.flatnonzero(hit >= 0)
+    m = geometry.triangle_maps(cover.mesh, other, topology().triangles)[hit.reshape(-1)[cells]]
+    y, x = np.divmod(cells, w)
+    out = np.dstack(np.meshgrid(np.arange(w), np.arange(h))).astype(np.float32).reshape(-1, 2)
+    # Cell x of the half grid has its middle at 2x + 0.5 of the whole one.
+    for c in (0, 1):
+        at = m[:, c, 0] * (2 * x + 0.5) + m[:, c, 1] * (2 * y + 0.5) + m[:, c, 2]
+        out[cells, c] = (at - 0.5) / 2
+    return out.reshape(h, w, 2)
+
+
+def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -> MotionField:
+    """The motion field of one face: :func:`cover`, then :func:`through`."""
+    return through(cover(target, region, grid=grid), portrait)
+
+
+def _cells(points: Floats, region: Rect, w: int, h: int) -> Floats:
+    """Points of the frame, ``(..., 2+)``, in cells of a grid of w × h over the region."""
+    sx, sy = w / (region.x1 - region.x0), h / (region.y1 - region.y0)
+    out = np.array(points, np.float32)
+    out[..., 0] = (out[..., 0] - region.x0 + 0.5) * sx - 0.5
+    out[..., 1] = (out[..., 1] - region.y0 + 0.5) * sy - 0.5
+    return out
+
+
+def _stretch(target: Floats, portrait: Floats, topo: Topology) -> Floats:
+    """``(T,)`` ratio of areas portrait/target over its typical value, cut to -0.5..2.
+
+    Below 1 the portrait is stretched, above it squeezed; what is turned away in it is negative.
     """
     s = slice(0, topo.surface)
     sign = np.sign(portrait[s].sum()) * np.sign(target[s].sum())
     ratio = sign * portrait / np.where(np.abs(target) > 1e-3, target, np.inf)
     typical = max(float(np.median(np.abs(ratio[s]))), 1e-6)
-    seen: Floats = np.clip((ratio / typical - 0.25) / 0.25, 0.0, 1.0).astype(np.float32)
-    seen[topo.surface :] = 1.0
-    return seen
+    out: Floats = np.clip(ratio / typical, -0.5, 2.0).astype(np.float32)
+    out[topo.surface :] = 1.0
+    return out
 
 
 def _reversed(ring: tuple[int, ...]) -> tuple[int, ...]:
