@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import cv2
 
-from mien import __version__, api, pipeline, quality
+from mien import __version__, api, pipeline
 from mien.api.files import for_file
 from mien.errors import MediaError, UsageError
 from mien.evaluate import report as reporting
@@ -65,6 +65,7 @@ def evaluate(
     generators: Sequence[str] = ("mesh",),
     frames: int = FRAMES,
     against: Path | str | None = None,
+    pictures: bool = True,
     overwrite: bool = False,
     provider: str = "cpu",
     threads: int = 1,
@@ -81,13 +82,14 @@ def evaluate(
         generators: Names as :func:`mien.pipeline.load` takes them.
         frames: How many frames of a clip are measured, besides up to four blinks.
         against: An earlier ``report.json``.
+        pictures: Make the contact sheet; without it a report shows nobody.
         overwrite: Replace an earlier report.
         provider: Where models run.
         threads: Of each model.
         progress: Called with a file, steps done in it and steps in all.
 
     Raises:
-        UsageError: Nothing to do, a name is given twice, or there is a report already.
+        UsageError: Nothing to do, or there is a report already.
         NoFace: An identity or a target has no face; names the file.
         MediaError: A file cannot be read, or the folder cannot be written.
         ModelNotFound: A generator is unknown.
@@ -104,50 +106,39 @@ def evaluate(
         swappers = {n: pipeline.load(n, provider=provider, threads=threads) for n in names}
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
+        # All targets are looked through before any is measured, so that a bad one shows at once.
         looked = [look_through(f, swapper, frames, for_file(progress, f)) for f in files]
         samples: dict[str, dict[tuple[int, int], Samples]] = {name: {} for name in names}
-        listed = []
+        listed: list[dict[str, Any]] = []
         sheet = Sheet(people, names)
         for number, target in enumerate(looked):
             log.info("%s: measuring %d frames", target.path, len(target.wanted))
-            found, shown, angle = measure(
+            found = measure(
                 target,
                 people,
                 {name: s.generate for name, s in swappers.items()},
                 swapper,
                 for_file(progress, target.path),
             )
-            for (name, person), values in found.items():
+            for (name, person), values in found.samples.items():
                 samples[name][person, number] = values
-            sheet.add(target.path.stem, shown)
-            size = max(float((f.box[2:] - f.box[:2]).max()) for f in target.faces.values())
-            listed.append(
-                {
-                    "name": target.path.stem,
-                    "file": str(target.path),
-                    "frames": target.frames,
-                    "seen": len(target.faces),
-                    "gaps": target.gaps,
-                    "measured": len(target.places),
-                    "blinks": len(target.blinks),
-                    "face_px": round(size),
-                    "typology_angle": round(angle, 1),
-                    "tone": quality.tone(angle),
-                }
-            )
+            sheet.add(target.path.stem, found.shown)
+            listed.append(reporting.about(target, found.angle))
         made = {
             "report": reporting.VERSION,
             "mien": __version__,
             "frames": frames,
             "identities": [{"name": p.stem, "file": str(p)} for p in portraits],
             "targets": listed,
-            "generators": {n: reporting.summary(samples[n], listed) for n in names},
+            "generators": {n: reporting.summary(samples[n], listed, len(people)) for n in names},
         }
         changes = [] if earlier is None else compare(made, earlier)
-        picture = _marked(sheet.picture(), Marker(consent=consent, target_consent=target_consent))
+        mark = Marker(consent=consent, target_consent=target_consent)
+        picture = _marked(sheet.picture(), mark) if pictures else None
         folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
         folder.write("report.html", page(made, changes, picture).encode())
-        folder.write("sheet.jpg", picture)
+        if picture is not None:
+            folder.write("sheet.jpg", picture)
     return Result(made, output, changes)
 
 
@@ -218,7 +209,10 @@ class _Folder:
             if kind is None:
                 self.output.mkdir(exist_ok=True)
                 for name in FILES:
-                    (self._hidden / name).replace(self.output / name)
+                    if (self._hidden / name).exists():
+                        (self._hidden / name).replace(self.output / name)
+                    else:  # of an earlier report
+                        (self.output / name).unlink(missing_ok=True)
         except OSError as error:
             raise MediaError(f"{self.output}: cannot be written ({error.strerror})") from error
         finally:

@@ -100,6 +100,21 @@ class Shown:
     swapped: Image
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one target.
+
+    Attributes:
+        samples: By generator and number of the identity.
+        shown: The first swapped face of each, where there is one.
+        angle: The target's typology angle in degrees.
+    """
+
+    samples: dict[tuple[str, int], Samples]
+    shown: dict[tuple[str, int], Shown]
+    angle: float
+
+
 def place_of(
     swapper: Swapper, image: Image, face: Face, before: tuple[Image, Face] | None
 ) -> Place:
@@ -126,7 +141,7 @@ def measure(
     generators: Mapping[str, Generate],
     swapper: Swapper,
     progress: Callable[[int, int | None], None] | None = None,
-) -> tuple[dict[tuple[str, int], Samples], dict[tuple[str, int], Shown], float]:
+) -> Measured:
     """Put every identity on a target with every generator.
 
     Args:
@@ -135,10 +150,6 @@ def measure(
         generators: By name.
         swapper: The other stages.
         progress: Called with swaps done and swaps in all.
-
-    Returns:
-        Samples by generator and number of the identity; the first swapped face of each; and the
-        target's typology angle in degrees.
     """
     images = pictures(target)
     places = []
@@ -176,7 +187,7 @@ def measure(
             done += 1
             if progress is not None:
                 progress(done, total)
-    return samples, shown, angle
+    return Measured(samples, shown, angle)
 
 
 def _measure_place(  # noqa: PLR0917

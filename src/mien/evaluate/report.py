@@ -11,7 +11,8 @@ import numpy as np
 
 from mien.errors import MediaError, UsageError
 from mien.evaluate.measuring import Samples
-from mien.quality import MEASURES, TONES
+from mien.evaluate.targets import Target
+from mien.quality import MEASURES, TONES, tone
 
 VERSION: Final = 1
 """Of report.json; a report of another one cannot be compared with."""
@@ -56,23 +57,55 @@ def figures(samples: Iterable[Samples]) -> Figures:
     return {key: _rounded(found[key]) for key in MEASURES} | {
         "to_portrait": _rounded(mean("to_portrait")),
         "to_target": _rounded(mean("to_target")),
+        "flicker_median": _rounded(_median_ratio(several, "flicker")),
     }
 
 
+def about(target: Target, angle: float) -> dict[str, Any]:
+    """What a report says of a target; ``angle`` is its typology angle in degrees."""
+    size = max(float((f.box[2:] - f.box[:2]).max()) for f in target.faces.values())
+    return {
+        "name": target.path.stem,
+        "file": str(target.path),
+        "frames": target.frames,
+        "seen": len(target.faces),
+        "gaps": target.gaps,
+        "measured": len(target.places),
+        "blinks": len(target.blinks),
+        "face_px": round(size),
+        "typology_angle": round(angle, 1),
+        "tone": tone(angle),
+    }
+
+
+def _median_ratio(samples: Sequence[Samples], key: str) -> float | None:
+    """The ratio of a typical place, which the few worst places do not move."""
+    ratios = [
+        swapped / original
+        for s in samples
+        for original, swapped in zip(
+            s.values.get(f"{key}_original", ()), s.values.get(f"{key}_swapped", ()), strict=True
+        )
+        if original > 0
+    ]
+    return float(np.median(ratios)) if ratios else None
+
+
 def summary(
-    samples: dict[tuple[int, int], Samples], targets: Sequence[dict[str, Any]]
+    samples: dict[tuple[int, int], Samples], targets: Sequence[dict[str, Any]], identities: int
 ) -> dict[str, Any]:
     """All that a report says of one generator.
 
     Args:
         samples: By number of identity and of target.
         targets: As the report lists them, with their skin tone groups.
+        identities: How many there are.
     """
     tones = {}
-    for _, tone in TONES:
-        of_tone = [s for (_, t), s in samples.items() if targets[t]["tone"] == tone]
-        if of_tone:
-            tones[tone] = figures(of_tone)
+    for _, group in TONES:
+        of_group = [s for (_, t), s in samples.items() if targets[t]["tone"] == group]
+        if of_group:
+            tones[group] = figures(of_group)
     return {
         "all": figures(samples.values()),
         "counts": {
@@ -84,6 +117,10 @@ def summary(
         "by_target": [
             figures(s for (_, t), s in samples.items() if t == number)
             for number in range(len(targets))
+        ],
+        "by_identity": [
+            figures(s for (i, _), s in samples.items() if i == number)
+            for number in range(identities)
         ],
         "swaps": [
             {"identity": identity, "target": target, "figures": figures([s])}
