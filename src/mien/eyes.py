@@ -84,6 +84,7 @@ class Sight(NamedTuple):
         radius: Of an iris seen from the front, as the mesh has it, in pixels.
         distance: Between the eyes, in pixels, depth counted.
         gaze: ``(2, 2)`` float64, x and y of each eye's direction of sight, length below 1.
+        open: ``(2,)`` float64 0..1, how far each eye is open.
         shown: ``(2,)`` float64 0..1, how far each eye is open and turned to the camera.
         angle: Of the line between the eyes, radians, clockwise.
     """
@@ -92,6 +93,7 @@ class Sight(NamedTuple):
     radius: float
     distance: float
     gaze: NDArray[np.float64]
+    open: NDArray[np.float64]
     shown: NDArray[np.float64]
     angle: float
 
@@ -124,10 +126,10 @@ def sight(mesh: Floats) -> Sight:
     width = np.sqrt((wide * wide).sum(1)) + 1e-3
     tall = p[[159, 386], :2] - p[[145, 374], :2]
     opening = np.sqrt((tall * tall).sum(1)) / width
-    shown = _smooth((opening - SHUT[0]) / (SHUT[1] - SHUT[0])).astype(np.float64)
+    open_ = _smooth((opening - SHUT[0]) / (SHUT[1] - SHUT[0])).astype(np.float64)
     # An eye is about 0.45 of the distance wide; half of that is left where the nose begins to
     # hide it and its mesh is a guess.
-    shown *= _smooth((width / distance - 0.17) / 0.1)
+    shown = open_ * _smooth((width / distance - 0.17) / 0.1)
 
     trust = shown * width + 1e-3
     mean = (gaze * trust[:, None]).sum(0) / trust.sum()
@@ -142,7 +144,7 @@ def sight(mesh: Floats) -> Sight:
     rims = p[[469, 470, 471, 472, 474, 475, 476, 477], :2].reshape(2, 4, 2)
     rim = rims - p[list(IRISES), None, :2]
     radius = float(np.sqrt((rim * rim).sum(2)).mean())
-    return Sight(balls + 10 * mm * gaze, radius, distance, gaze, shown, angle)
+    return Sight(balls + 10 * mm * gaze, radius, distance, gaze, open_, shown, angle)
 
 
 def prepare(image: Image, mesh: Floats) -> Eyeballs | None:
@@ -211,6 +213,49 @@ def over(image: Image, layers: list[Layer]) -> None:
         view = image[rect.slices()]
         weight = alpha.astype(np.float32) * np.float32(1 / 255)
         view[...] = cv2.blendLinear(top, view, weight, 1 - weight)
+
+
+def shut(image: Image, mesh: Floats) -> None:
+    """Take out of shut lids what slips through of the portrait's open eyes, in place.
+
+    A mesh follows the edge of a lid to within a few hundredths of the eye's width, so that a
+    blink squeezes slivers of the white onto the lids. They are thin and brighter than what is
+    around, which a morphological opening removes; lashes, which are darker, stay. Open eyes are
+    left alone.
+
+    Args:
+        image: ``(h, w, 3)`` uint8 RGB, the region with the portrait painted on it.
+        mesh: ``(478, 3)`` of the target in pixels of the region.
+    """
+    look = sight(mesh)
+    height, width = image.shape[:2]
+    for side in (0, 1):
+        closed = 1 - float(look.open[side])
+        if closed == 0:
+            continue
+        ring = mesh[RINGS[side], :2]
+        eye = float(np.hypot(*(ring[8] - ring[0])))
+        reach = 0.14 * eye
+        x0, y0, x1, y1 = geometry.bounds(ring)
+        rect = Rect(
+            max(0, int(x0 - 2 * reach)),
+            max(0, int(y0 - 2 * reach)),
+            min(width, int(x1 + 2 * reach) + 1),
+            min(height, int(y1 + 2 * reach) + 1),
+        )
+        if rect.empty or reach < 1:
+            continue
+        view = image[rect.slices()]
+        shift = np.array([rect.x0, rect.y0], np.float32)
+        mask = _fill(ring - shift, rect.x1 - rect.x0, rect.y1 - rect.y0)
+        points = np.round((ring - shift) * 16).astype(np.int32)
+        cv2.polylines(mask, [points], True, 255, max(1, round(1.2 * reach)), cv2.LINE_AA, 4)
+        weight = cv2.GaussianBlur(mask, (0, 0), 0.4 * reach).astype(np.float32) * (closed / 255)
+        size = 2 * round(0.8 * reach) + 1
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        plain = cv2.GaussianBlur(cv2.morphologyEx(view, cv2.MORPH_OPEN, disc), (0, 0), 0.15 * reach)
+        weight = weight.astype(np.float32)
+        view[...] = cv2.blendLinear(plain, np.ascontiguousarray(view), weight, 1 - weight)
 
 
 # --- The portrait ---------------------------------------------------------------------------
@@ -332,12 +377,12 @@ def _unroll(
         float(np.percentile(polar[seen].mean(1), 3)) if seen.any() else 0.0,
         0.12 * float(white.mean()),
     )
-    black *= 0.7
+    black *= 0.5
     polar = np.clip((polar - black) / np.maximum(white - black, 8.0), 0, 1.2)
 
-    # Right and left of the middle the lids cast least shadow: there the profile is taken.
+    # Beside and below the middle the lids cast least shadow: there the profile is taken.
     level = polar.mean(2)
-    weight = seen * (0.35 + np.abs(np.cos(phi)))[:, None]
+    weight = seen * (0.3 + np.abs(np.cos(phi)) + np.maximum(np.sin(phi), 0))[:, None]
     profile = _weighted_median(polar, weight)
     plain = profile.mean(1)
     # A catch-light belongs to the photo's scene, as does what the rim of a lid reflects.
@@ -357,14 +402,15 @@ def _unroll(
     middle = float(profile[:6].mean())
     profile *= 1 - pupil * np.clip(1 - 0.25 * body.mean() / max(middle, 1e-3), 0, 1)
 
-    # Light across the iris, the lid's shadow included, is a smooth factor around and is removed.
+    # Light across the iris, the lid's shadow included, is a smooth factor around. Some of it is
+    # left: light from above makes every iris glow below.
     valid = weight > 0
     valid[:, last:] = False
     ratio = np.log((level + 0.03) / (profile.mean(1) + 0.03))
     mean = (ratio * valid).sum(1) / np.maximum(valid.sum(1), 1)
     amount = valid.sum(1).astype(np.float64)
     around = _wrap_blur(mean * amount, 7) / np.maximum(_wrap_blur(amount, 7), 1e-3)
-    even = polar * np.exp(-np.clip(around, -1, 1))[:, None, None].astype(np.float32)
+    even = polar * np.exp(-0.6 * np.clip(around, -1, 1))[:, None, None].astype(np.float32)
 
     # What was not seen: from the mirrored ray, and where that was not seen, from the profile.
     ends = ((10, 10), (0, 0))
@@ -512,10 +558,12 @@ def _eye(
 
     # The white without iris, shaded by the upper lid, on the coarse grid and then in the patch.
     field = (white.colour + np.float32(0.02) * mean) / (white.weight + np.float32(0.02))
-    field *= (1 - LID_SHADE * _under_lid(white.lids))[..., None]
+    field *= (1 - LID_SHADE * _under_lid(white.lids, 3))[..., None]
     back = geometry.invert(white.matrix)
     back[:, 2] -= shift
-    ground = _warped(field, back, w, h, cv2.BORDER_REPLICATE)
+    lashes = _under_lid(white.lids, 2)
+    wide = _warped(np.dstack([field, lashes]), back, w, h, cv2.BORDER_REPLICATE)
+    ground, lashes = wide[..., :3], wide[..., 3]
     bright = np.asarray(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), np.float32)
 
     level = int(np.clip(np.log2(UNIT / radius), 0, len(levels) - 1))
@@ -537,6 +585,9 @@ def _eye(
     limit = np.maximum(0.45 * bright, usual + 0.25 * bright)
     glint = disc * _smooth((least - limit) / (0.2 * bright + 1))
     painted += glint[..., None] * np.maximum(seen - painted, 0)
+    # So does what the target's lashes darken.
+    lit = np.clip(least / (0.7 * bright + 1), 0.3, 1)
+    painted *= (1 - lashes * (1 - lit))[..., None]
     if blur > 0.3:
         painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur), np.float32)
     alpha = np.asarray(cv2.convertScaleAbs(alpha, alpha=float(look.shown[side])), np.uint8)
@@ -556,11 +607,11 @@ def _onto(look: Sight, side: int, scale: float, size: int) -> geometry.Matrix:
     return np.column_stack([m, look.centres[side] - m @ np.array([middle, middle])])
 
 
-def _under_lid(lids: Floats) -> Floats:
-    """0..1: near the upper lid, whose shadow and lashes darken the eyeball."""
+def _under_lid(lids: Floats, cells: int) -> Floats:
+    """0..1: within some cells of the upper lid, whose shadow and lashes darken the eyeball."""
     lower = np.zeros_like(lids)
-    lower[3:] = lids[:-3]
-    return np.asarray(1 - cv2.GaussianBlur(lower, (0, 0), 1.4), np.float32)
+    lower[cells:] = lids[:-cells]
+    return np.asarray(1 - cv2.GaussianBlur(lower, (0, 0), 0.45 * cells), np.float32)
 
 
 def _warped(image: Floats, matrix: geometry.Matrix, w: int, h: int, border: int) -> Floats:
