@@ -22,7 +22,7 @@ from mien.api.files import for_file
 from mien.errors import MediaError, UsageError
 from mien.evaluate import report as reporting
 from mien.evaluate.measuring import Samples, measure
-from mien.evaluate.page import page
+from mien.evaluate.page import html_of
 from mien.evaluate.report import compare, read, table
 from mien.evaluate.sheet import Sheet
 from mien.evaluate.targets import look_through
@@ -136,7 +136,7 @@ def evaluate(
         mark = Marker(consent=consent, target_consent=target_consent)
         picture = _marked(sheet.picture(), mark) if pictures else None
         folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
-        folder.write("report.html", page(made, changes, picture).encode())
+        folder.write("report.html", html_of(made, changes, picture).encode())
         if picture is not None:
             folder.write("sheet.jpg", picture)
     return Result(made, output, changes)

@@ -26,7 +26,7 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; } img { max-width: 
 """
 
 
-def page(report: dict[str, Any], changes: Sequence[str], sheet: bytes | None) -> str:
+def html_of(report: dict[str, Any], changes: Sequence[str], sheet: bytes | None) -> str:
     """The whole page.
 
     Args:
