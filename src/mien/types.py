@@ -194,11 +194,13 @@ class Patch:
         mask: ``(S, T)`` uint8, 255 where the patch replaces the frame.
         matrix: ``(2, 3)`` float64, frame → patch. A generator that paints at the frame's own
             resolution returns a pure whole-pixel shift, which blend pastes without resampling.
+        surround: The patch is not the face but what is around it, moved to make room.
     """
 
     image: Image
     mask: Image
     matrix: NDArray[np.float64]
+    surround: bool = False
 
 
 Detect = Callable[[Frame], Faces]

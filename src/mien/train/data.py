@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mien import detect, geometry, identity, landmarks, motion, relight, runtime
+from mien import detect, geometry, landmarks, motion, runtime
 from mien.errors import MediaError
+from mien.generate import relight
 from mien.landmarks import five_points
 from mien.types import Floats, Frame, Image, Rect
 
@@ -83,12 +84,12 @@ def _prepare(photos: Path, recogniser: Path, folder: Path) -> None:
     images, meshes, hits, faces, people = [], [], [], [], []
     digest = hashlib.sha256()
     for name, image in _read(photos):
-        frame = Frame(image)
-        found = identity.find_faces(frame, detector, fit)
+        found = detector.quick(image)
         middle = np.array([image.shape[1], image.shape[0]]) / 2
         if not found:
             continue
-        face = min(found, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()))
+        nearest = min(found, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).sum()))
+        (face,) = fit(Frame(image), [nearest])
         assert face.mesh is not None
         crop = geometry.warp(image, geometry.similarity(face.points, ARCFACE), 112)
         vector = model(crop[None].astype(np.float32))[0][0]

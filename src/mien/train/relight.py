@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from mien import embed, relight
+from mien import embed
+from mien.generate import relight
 from mien.train import data, losses
 from mien.train.networks import Discriminator, Relight
 from mien.types import Face, Frame

@@ -1,0 +1,167 @@
+"""Shape: a share of the portrait's own proportions for the target's face, surroundings bent along.
+
+Both meshes are turned to the front, where pose is gone, and compared there. Only breadth is
+taken over: the height of jaw, lips and brows is expression for the most part, and taking it over
+would shut an open mouth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from mien import geometry, motion
+from mien.landmarks import OVAL
+from mien.types import Floats, Frame, Image, Patch, Rect
+
+CELLS: Final = 48
+"""Side of the grid that holds the bend."""
+
+WIDE: Final = 1.4
+"""Side of what may bend over that of the aligned crop."""
+
+MOST: Final = 0.06
+"""Bound of a bend in parts of the distance that the mesh is high."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bend:
+    """A smooth field of shifts around a face.
+
+    Attributes:
+        shift: ``(CELLS, CELLS, 2)`` float32 in pixels of the frame: where a pixel now is, less
+            where it was.
+        matrix: ``(2, 3)`` frame → cells.
+    """
+
+    shift: Floats
+    matrix: geometry.Matrix
+
+    def at(self, points: Floats) -> Floats:
+        """``(N, 2)`` shift of places of the frame."""
+        cells = geometry.transform(self.matrix, points[:, :2])
+        found = cv2.remap(self.shift, cells[:, None], None, cv2.INTER_LINEAR)
+        return np.asarray(found[:, 0], np.float32)
+
+    def moved(self, mesh: Floats) -> Floats:
+        """A mesh of the frame, ``(N, 3)``, after the bend."""
+        out = np.array(mesh, np.float32)
+        out[:, :2] += self.at(mesh)
+        return out
+
+
+def frontal(mesh: Floats) -> Floats:
+    """A mesh turned to the front, made symmetric, in parts of its own size; ``(468, 2)``.
+
+    Breadth and height are each in parts of the mean distance between points of the upper face,
+    which expression moves least. A mesh's depth is a guess; what is wrong with it turns the head
+    a little, and the mean with the mirrored mesh takes that out again.
+    """
+    p = np.asarray(mesh[:468], np.float64)
+    x = p[[263, 362]].mean(0) - p[[33, 133]].mean(0)
+    x /= max(float(np.linalg.norm(x)), 1e-6)
+    down = p[152] - p[10]
+    down -= (down @ x) * x
+    down /= max(float(np.linalg.norm(down)), 1e-6)
+    q = np.stack([p @ x, p @ down], 1)
+    q -= q[[33, 133, 263, 362]].mean(0)
+    other = q[motion.mirror()] * (-1, 1)
+    q = (q + other) / 2
+    return (q / np.linalg.norm(q[list(STATIC)], axis=1).mean()).astype(np.float32)
+
+
+STATIC: Final = (
+    33, 133, 263, 362, 168, 6, 197, 195, 5, 4, 1, 98, 327, 127, 356, 234, 454, 117, 346, 50, 280,
+    8, 9, 151, 10, 54, 284, 21, 251,
+)  # fmt: skip
+"""Points of eyes, nose, temples, cheekbones and forehead."""
+
+
+def bend(mesh: Floats, portrait: Floats, share: float) -> Bend:
+    """The field that gives a face a share of a portrait's breadth.
+
+    Args:
+        mesh: ``(468+, 3)`` of the target in pixels of the frame.
+        portrait: From :func:`frontal`.
+        share: 0..1.
+    """
+    own = frontal(mesh)
+    p = np.asarray(mesh[:468], np.float64)
+    axis = p[[263, 362]].mean(0) - p[[33, 133]].mean(0)
+    axis /= max(float(np.linalg.norm(axis)), 1e-6)
+    q = p - p[[33, 133, 263, 362]].mean(0)
+    down = p[152] - p[10]
+    down -= (down @ axis) * axis
+    down /= max(float(np.linalg.norm(down)), 1e-6)
+    flat = np.stack([q @ axis, q @ down], 1)
+    size = float(np.linalg.norm(flat[list(STATIC)], axis=1).mean())
+    most = MOST * float(np.linalg.norm(p[152] - p[10]))
+    wide = np.clip((portrait[:, 0] - own[:, 0]) * (share * size), -most, most)
+    shift = wide[:, None] * axis[:2]
+
+    matrix = motion.aligned(mesh, CELLS)
+    matrix = matrix / WIDE
+    matrix[:, 2] += (CELLS - 1) / 2 * (1 - 1 / WIDE)
+    new = geometry.transform(matrix, p[:, :2] + shift)
+    held = np.zeros((CELLS, CELLS, 3), np.float32)
+    xy = np.clip(np.round(new).astype(int), 0, CELLS - 1)
+    np.add.at(held, (xy[:, 1], xy[:, 0]), np.c_[shift, np.ones(468)].astype(np.float32))
+    held = np.asarray(cv2.GaussianBlur(held, (0, 0), 1.6)) + 1e-4 * np.asarray(
+        cv2.GaussianBlur(held, (0, 0), 6.0)
+    )
+    field = held[..., :2] / (held[..., 2:] + 1e-9)
+    # It fades from the outline to the rim of the grid.
+    face = np.zeros((CELLS, CELLS), np.uint8)
+    cv2.fillPoly(face, [np.round(new[list(OVAL)] * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    off = cv2.distanceTransform(255 - face, cv2.DIST_L2, 5)
+    grid = np.arange(CELLS, dtype=np.float32)
+    edge = np.minimum(grid, CELLS - 1 - grid)
+    room = np.minimum(edge[:, None], edge[None])
+    fade = np.clip(room / np.maximum(room + off, 1e-3), 0, 1)
+    fade = fade * fade * (3 - 2 * fade)
+    return Bend((field * fade[..., None]).astype(np.float32), matrix)
+
+
+def surroundings(frame: Frame, bend: Bend) -> Patch | None:
+    """The frame around a face after the bend, as a patch; None where nothing moves visibly."""
+    height, width = frame.image.shape[:2]
+    far = np.linalg.norm(bend.shift, axis=2) > 0.25
+    if not far.any():
+        return None
+    ys, xs = np.nonzero(far)
+    cells = np.array([[xs.min() - 1, ys.min() - 1], [xs.max() + 1, ys.min() - 1],
+                      [xs.min() - 1, ys.max() + 1], [xs.max() + 1, ys.max() + 1]])  # fmt: skip
+    x0, y0, x1, y1 = geometry.bounds(geometry.transform(geometry.invert(bend.matrix), cells))
+    region = Rect(max(0, int(x0)), max(0, int(y0)), min(width, int(x1) + 2),
+                  min(height, int(y1) + 2))  # fmt: skip
+    if region.empty:
+        return None
+    size = (region.x1 - region.x0, region.y1 - region.y0)
+    onto = geometry.invert(bend.matrix)
+    onto[:, 2] -= (region.x0, region.y0)
+    shift = cv2.warpAffine(bend.shift, onto, size, flags=cv2.INTER_LINEAR)
+    lookup = np.dstack(np.meshgrid(np.arange(size[0]), np.arange(size[1]))).astype(np.float32)
+    lookup -= shift
+    whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
+    image = cv2.remap(frame.image[region.slices()], whole, part, cv2.INTER_LINEAR,
+                      borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    full = np.full(image.shape[:2], 255, np.uint8)
+    matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
+    return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)
+
+
+def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:
+    """An aligned crop of the frame, ``(S, S, 3)`` uint8, after the bend."""
+    side = crop.shape[0]
+    back = geometry.invert(aligned)  # crop → frame
+    cells = np.column_stack([bend.matrix[:, :2] @ back[:, :2],
+                             bend.matrix[:, :2] @ back[:, 2] + bend.matrix[:, 2]])  # fmt: skip
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    shift = cv2.warpAffine(bend.shift, cells, (side, side), flags=flags)
+    turned = shift @ aligned[:, :2].T.astype(np.float32)
+    lookup = np.dstack(np.meshgrid(np.arange(side), np.arange(side))).astype(np.float32) - turned
+    return np.asarray(cv2.remap(crop, lookup, None, cv2.INTER_LINEAR,
+                                borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip

@@ -1,0 +1,62 @@
+"""Write the trained relight network as ONNX.
+
+    python -m mien.train.export --checkpoint build/relight/last.pt --out src/mien/models/relight.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from mien.generate import relight
+from mien.train.networks import Relight
+
+OPSET = 17
+
+
+def export(net: Relight, out: Path, record: dict[str, str]) -> None:
+    """Write a network with its contract and the record of its training.
+
+    Args:
+        net: Trained.
+        out: The ``.onnx`` file.
+        record: Kept as the graph's metadata.
+    """
+    net.eval()
+    example = torch.zeros(1, relight.CHANNELS, 128, 128)
+    with warnings.catch_warnings():
+        # The exporter by tracing is called old, but writes the graph without another package.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (example,), str(out), opset_version=OPSET, dynamo=False,
+            input_names=["face"], output_names=["gain", "bias"],
+            dynamic_axes={name: {0: "faces"} for name in ("face", "gain", "bias")},
+        )  # fmt: skip
+    model = onnx.load(str(out))
+    onnx.helper.set_model_props(model, record)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(out))
+
+
+def main() -> None:
+    """Read the checkpoint, write the file, say what the zoo's card needs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    saved = torch.load(options.checkpoint, weights_only=True)
+    net = Relight(relight.CHANNELS)
+    net.load_state_dict(saved["mean"])
+    record = {key: str(saved[key]) for key in ("config", "data", "step")}
+    export(net, options.out, record | {"hours": f"{saved['hours']:.2f}"})
+    whole = options.out.read_bytes()
+    print(f"sha256={hashlib.sha256(whole).hexdigest()} bytes={len(whole)} step={saved['step']}")
+
+
+if __name__ == "__main__":
+    main()
