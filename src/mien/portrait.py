@@ -43,6 +43,12 @@ KEPT: Final = 0.35
 
 LEFT_BROW: Final = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
 RIGHT_BROW: Final = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
+PAIRS: Final = (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW)
+"""Features that are taken whole or not at all."""
+
+MUZZLE: Final = (2, 203, 206, 216, 212, 202, 204, 194, 199, 418, 424, 422, 432, 436, 426, 423)
+"""Around the mouth, where a beard grows."""
+
 NOSTRILS: Final = (98, 64, 48, 115, 220, 45, 4, 275, 440, 344, 278, 294, 327, 2)
 
 
@@ -72,7 +78,8 @@ class _View(NamedTuple):
 
     Attributes:
         image: ``(H, W, 3)`` uint8.
-        shown: ``(h, w)`` float32 0..1 on the grid: the person's own face, seen.
+        near: ``(h, w)`` float32 0..1 on the grid: the person's own face, seen or nearly so.
+        shown: The same, where it is seen well.
         skin: ``(h, w)`` float32 0..1: looks like skin.
         detail: ``(h, w)`` float32: the share of the canvas' resolution that the photo has; little
             where it was very dark.
@@ -81,6 +88,7 @@ class _View(NamedTuple):
     """
 
     image: Image
+    near: Floats
     shown: Floats
     skin: Floats
     detail: Floats
@@ -125,7 +133,8 @@ def restore(portraits: Sequence[Portrait], occluded: Occluded | None = None) -> 
     image, known, trust = _fuse(views, flow, mesh)
     image, known, trust = _continue(image, known, trust, flow, mesh)
     y, x = region.slices()
-    edge = np.asarray(cv2.GaussianBlur(flow.inside, (0, 0), 2.0), np.float32) / np.float32(255)
+    around = cv2.dilate(flow.inside, np.ones((7, 7), np.uint8))
+    edge = np.asarray(cv2.GaussianBlur(around, (0, 0), 1.5), np.float32) / np.float32(255)
     edge = _enlarge(edge, image)
     whole[y, x] = _mix(whole[y, x], image, edge)
     owned = np.zeros((side, side), np.uint8)
@@ -356,7 +365,7 @@ def even(image: Image, mesh: Floats, bare: Floats) -> tuple[Image, Floats]:
     soft = _blur(log, weight + np.float32(1e-3), 1.0)
     other = across(soft)
     luma, luma_other = soft.mean(2, keepdims=True), other.mean(2, keepdims=True)
-    both = weight * across(weight) * flow.visible
+    both = weight * across(weight) * cv2.erode(flow.visible, np.ones((5, 5), np.uint8))
     plain = both * (1 - _features(flow, mesh, 0.02)) + np.float32(1e-4)
     at = np.round(flow.to_grid(mesh[list(mask.SKIN), :2])).astype(int).clip(0, (w - 1, h - 1))
     tone = float(np.percentile(luma[at[:, 1], at[:, 0]], 75))
@@ -371,8 +380,11 @@ def even(image: Image, mesh: Floats, bare: Floats) -> tuple[Image, Floats]:
     light = _spread(np.concatenate([dark, colour], axis=2), plain)
     eyes = _features(flow, mesh, 0.01, (LEFT_EYE, RIGHT_EYE))[..., None]
     light[..., :1] = np.clip(light[..., :1], -1.0, 0.5) * (1 - np.float32(0.6) * eyes)
-    light[..., 1:] *= np.clip(np.abs(light[..., :1]) / 0.15, 0, 1) * (1 - eyes)
-    light = (light[..., :1] + light[..., 1:]) * share
+    light[..., 1:] = np.clip(light[..., 1:], -0.4, 0.4) * (1 - eyes)
+    light[..., 1:] *= np.clip(np.abs(light[..., :1]) / 0.15, 0, 1)
+    # The far side of a three-quarter view is seen too flat to tell light from shape.
+    near = float(np.clip(2 - abs(yaw(mesh)) / FRONTAL, 0, 1))
+    light = (light[..., :1] + light[..., 1:]) * share * np.float32(near)
     light *= _blur(both[..., None], inside + np.float32(1e-3), 0.01 * w)
     light *= _blur(inside[..., None], np.ones_like(inside), 1.5)
     shade = np.clip((-light.mean(2) - 0.55) / 0.3, 0, 1)
@@ -448,9 +460,12 @@ def _view(photo: _Photo, mesh: Floats, region: Rect, worth: float, *, mirrored: 
     area = np.abs(dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0])
     area = area * flow.scale[0] * flow.scale[1]
     detail = cv2.GaussianBlur(np.clip(area, 0, 1.2), (0, 0), 4.0)
-    shown = bare * flow.visible * (flow.inside > 0)
+    # A mesh is off by a cell or two: beside what is hidden it shows what is behind the face.
+    seen = cv2.erode(flow.visible, np.ones((7, 7), np.uint8))
+    shown = np.asarray(bare * cv2.GaussianBlur(seen, (0, 0), 1.0) * (flow.inside > 0), np.float32)
     detail = np.asarray(detail * (1 - 0.9 * shade), np.float32)
-    return _View(image, shown, skin, detail, worth, mirrored)
+    near = np.asarray(bare * flow.visible * (flow.inside > 0), np.float32)
+    return _View(image, near, shown, skin, detail, worth, mirrored)
 
 
 # --- several views into one -----------------------------------------------------------------
@@ -460,8 +475,9 @@ def _fuse(
     views: Sequence[_View], flow: motion.MotionField, mesh: Floats
 ) -> tuple[Image, Floats, Floats]:
     """Lay the views over the first where they show more; returns image, known and trust."""
-    features = _features(flow, mesh, 0.012)
-    eyes = _features(flow, mesh, 0.012, (LEFT_EYE, RIGHT_EYE))
+    middle = _features(flow, mesh, 0.012, (OUTER_LIPS, NOSTRILS))
+    beard = _features(flow, mesh, 0.05, (MUZZLE,))
+    pairs = [_features(flow, mesh, 0.025, (ring,)) > 0.5 for ring in PAIRS]
     rim = np.clip((1 - mask.contour(flow, mesh)) * 1.6, 0, 1)
     shown = [view.shown for view in views]
     for i in range(0, len(views), 2):
@@ -472,16 +488,22 @@ def _fuse(
         foreign = [cv2.dilate(f, np.ones((5, 5), np.uint8)) for f in foreign]
         shown[i] = shown[i] * (1 - np.clip(2 * foreign[0], 0, 1))
         shown[i + 1] = shown[i + 1] * (1 - np.clip(2 * foreign[1], 0, 1))
-    image, known = views[0].image, views[0].shown
+    # A feature that is seen at all is better than none: what is left of it is not filled.
+    some = np.clip(4 * views[0].near, 0, 1) * np.maximum(np.max(pairs, axis=0), middle)
+    image, known = views[0].image, np.maximum(views[0].shown, some).astype(np.float32)
     trust = shown[0] * np.float32(views[0].worth)
     merit = shown[0] * views[0].detail * np.float32(1.25)
     for view, seen in zip(views[1:], shown[1:], strict=True):
         value = seen * view.detail * np.float32(view.worth)
         better = (value > merit) & (value > 0.08)
-        # Half a brow of one photo and half of another make no brow.
-        better &= (features < 0.5) | (known < 0.3)
+        # Who has a beard in one photo may have none in another.
+        better &= (np.maximum(middle, beard) < 0.5) | (known < 0.3)
         if view.mirrored:
-            better &= (eyes < 0.5) & (merit < 0.3)
+            better &= merit < 0.3
+        # Half a brow of one photo and half of another make no brow; a mirrored eye squints.
+        for number, ring in enumerate(pairs):
+            gone = float((known[ring] < 0.3).mean()) > 0.25 and float(seen[ring].mean()) > 0.8
+            better[ring] = gone and not (view.mirrored and number < 2)
         take = cv2.erode(better.astype(np.float32), np.ones((3, 3), np.uint8))
         take = np.minimum(cv2.GaussianBlur(cv2.dilate(take, np.ones((5, 5))), (0, 0), 2.0), 1)
         take = np.asarray(take, np.float32) * np.clip(seen * 3, 0, 1)
@@ -515,7 +537,10 @@ def _continue(
     h, w = known.shape
     inside = flow.inside > 0
     hole = np.clip(1.6 - 2 * known, 0, 1) * inside
-    hole = cv2.GaussianBlur(cv2.dilate(hole, np.ones((3, 3), np.uint8)), (0, 0), 1.0)
+    hole = cv2.dilate(hole, np.ones((3, 3), np.uint8))
+    # Beyond the outline, too, so that nothing of what was there is left along it.
+    hole = np.maximum(hole, cv2.dilate(hole, np.ones((9, 9), np.uint8)) * ~inside)
+    hole = cv2.GaussianBlur(hole, (0, 0), 1.0)
     hole = hole * (1 - _features(flow, mesh, 0.0, (LEFT_EYE, RIGHT_EYE, INNER_LIPS)))
     if float(hole.max()) < 0.05:
         return image, known, trust
@@ -529,13 +554,21 @@ def _continue(
     tone = np.median(log[at[:, 1], at[:, 0]], axis=0).astype(np.float32)
     # A shadow under a fringe would be continued upward; the cheeks' tone holds against it.
     smooth = _spread(_blur(log, sure + np.float32(1e-4), 3.0), sure, tone, 0.001)
+    # A frame of spectacles is narrow: what is on its two sides is continued, brows and all.
+    core = cv2.morphologyEx(hole, cv2.MORPH_OPEN, np.ones((2 * NARROW + 1, 2 * NARROW + 1)))
+    core = cv2.GaussianBlur(cv2.dilate(core, np.ones((3, 3), np.uint8)), (0, 0), 1.5)[..., None]
+    held = np.asarray(cv2.erode(known, np.ones((3, 3), np.uint8)) * (flow.inside > 0), np.float32)
+    smooth = smooth * core + _spread(log, np.clip(4 * held - 3, 0, 1)) * (1 - core)
     grain = _grain(image, sure, flow, mesh)
     large = cv2.resize(smooth, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     fill = np.clip(np.exp(large + grain) - 4 + 0.5, 0, 255).astype(np.uint8)
     out = _mix(image, fill, _enlarge(np.asarray(hole, np.float32), image))
-    filled = np.asarray(hole, np.float32)
+    filled = np.asarray(hole * inside, np.float32)
     return out, np.maximum(known, filled), trust + filled * (np.float32(0.25) - trust)
 
+
+NARROW: Final = 6
+"""A hole narrower than twice this, in cells, is continued from both its sides."""
 
 CHEEKS: Final = (50, 280, 101, 330, 117, 346, 118, 347, 36, 266, 205, 425, 187, 411)
 
