@@ -274,6 +274,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_names():
     assert len(colours) == 2  # settings of one generator share a colour
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [(0, 15.4, [0, 5, 10, 15]), (-0.22, 0.12, [-0.2, -0.1, 0, 0.1]), (97, 103, [98, 100, 102])],
+)
+def test_axes_have_round_numbers(low, high, marks):
+    assert page._ticks(low, high) == pytest.approx(marks)
+
+
 def test_one_generator_has_no_trade_off():
     assert "Identity against light" not in page.html_of(a_report(mesh={}), [], None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
@@ -159,9 +160,18 @@ def colour_of(report: dict[str, Any], name: str) -> str:
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds the values; it does not cross zero for room alone."""
     low, high = min(values), max(values)
     room = (high - low) * 0.08 or max(abs(high) * 0.1, 0.1)
-    return low - room, high + room
+    return (max(low - room, 0.0) if low >= 0 else low - room), high + room
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers on an axis."""
+    rough = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(k * unit for k in (1, 2, 5, 10) if k * unit >= rough)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _trades(report: dict[str, Any]) -> str:
@@ -179,7 +189,7 @@ def _scatter(report: dict[str, Any], up: str, along: str) -> str:
     }
     if not points:
         return ""
-    width, height, left, bottom = 380, 300, 56, 40
+    width, height, left, bottom = 400, 300, 66, 40
     x0, x1 = _scale([p[0] for p in points.values()])
     y0, y1 = _scale([p[1] for p in points.values()])
 
@@ -188,13 +198,17 @@ def _scatter(report: dict[str, Any], up: str, along: str) -> str:
         return x, 12 + (height - bottom - 12) * (1 - (point[1] - y0) / (y1 - y0))
 
     out = [f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}">']
-    for k in range(5):
-        x, y = x0 + (x1 - x0) * k / 4, y0 + (y1 - y0) * k / 4
-        (px, _), (_, py) = place((x, y0)), place((x0, y))
-        out.append(f'<path d="M{px:.1f} 12V{height - bottom}M{left} {py:.1f}H{width - 16}" '
-                   f'stroke="#e4e4e4"/><text x="{px:.1f}" y="{height - bottom + 15}" '
-                   f'text-anchor="middle">{x:.3g}</text><text x="{left - 5}" y="{py + 4:.1f}" '
-                   f'text-anchor="end">{y:.3g}</text>')  # fmt: skip
+    for x in _ticks(x0, x1):
+        px, _ = place((x, y0))
+        out.append(f'<path d="M{px:.1f} 12V{height - bottom}" stroke="#e4e4e4"/>'
+                   f'<text x="{px:.1f}" y="{height - bottom + 15}" text-anchor="middle">{x:.4g}'
+                   "</text>")  # fmt: skip
+    for y in _ticks(y0, y1):
+        _, py = place((x0, y))
+        out.append(
+            f'<path d="M{left} {py:.1f}H{width - 16}" stroke="#e4e4e4"/>'
+            f'<text x="{left - 5}" y="{py + 4:.1f}" text-anchor="end">{y:.4g}</text>'
+        )
     for kind in dict.fromkeys(n.partition(":")[0] for n in points):
         line = [place(p) for n, p in points.items() if n.partition(":")[0] == kind]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in line)
@@ -225,7 +239,7 @@ def _strips(report: dict[str, Any], key: str) -> str:
     if not known:
         return ""
     low, high = _scale(known)
-    width, left, row = 380, 110, 22
+    width, left, row = 400, 150, 22
     height = 46 + row * len(made)
 
     def x_of(value: float) -> float:
@@ -238,7 +252,7 @@ def _strips(report: dict[str, Any], key: str) -> str:
     ]
     for n, (name, figures) in enumerate(made.items()):
         y, colour = 34 + row * n, colour_of(report, name)
-        label = name if len(name) < 17 else f"…{name[-15:]}"
+        label = name if len(name) < 23 else f"…{name[-21:]}"
         out.append(
             f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(label)}</text>'
             f'<path d="M{left} {y}H{width - 14}" stroke="#e4e4e4"/>'
@@ -254,9 +268,8 @@ def _strips(report: dict[str, Any], key: str) -> str:
         if figures["all"][key] is not None:
             x = x_of(figures["all"][key])
             out.append(f'<path d="M{x:.1f} {y - 8}V{y + 8}" stroke="{colour}" stroke-width="3"/>')
-    for k in range(5):
-        value = low + (high - low) * k / 4
-        out.append(
-            f'<text x="{x_of(value):.1f}" y="{height - 4}" text-anchor="middle">{value:.3g}</text>'
-        )
+    out += [
+        f'<text x="{x_of(v):.1f}" y="{height - 4}" text-anchor="middle">{v:.4g}</text>'
+        for v in _ticks(low, high)
+    ]
     return "".join(out) + "</svg>"
