@@ -36,7 +36,10 @@ REACH: Final = 1.25
 CLEAR: Final = 0.25
 """Least rise of brightness across the rim of an iris, of the range between the lids."""
 
-LID_SHADE: Final = 0.5
+SEEN: Final = 0.22
+"""Least share of an iris that a portrait must show between lids and catch-lights."""
+
+LID_SHADE: Final = 0.4
 """How much darker the eyeball is at the edge of the upper lid."""
 
 LEAST: Final = 2.5
@@ -276,11 +279,9 @@ def _cut(image: Image, mesh: Floats, look: Sight, side: int) -> tuple[float, Flo
         return None
     size = 8 * _SEARCH + 1
     matrix = geometry.square_crop(mesh[IRISES[side], :2], size / _SEARCH * guess, look.angle, size)
-    crop = np.asarray(
-        cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC,
-                       borderMode=cv2.BORDER_REPLICATE),
-        np.float32,
-    )  # fmt: skip
+    crop = geometry.warp(
+        image, matrix, size, interpolation=cv2.INTER_CUBIC, border=cv2.BORDER_REPLICATE
+    ).astype(np.float32)
     inside = _fill(geometry.transform(matrix, ring), size, size) > 127
     inside[size // 2, size // 2] = True  # never empty
     cx, cy, r, edge = _find(crop, inside)
@@ -291,24 +292,29 @@ def _cut(image: Image, mesh: Floats, look: Sight, side: int) -> tuple[float, Flo
     core = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     beside = core & (far > 1.12 * r)
     disc = core & (far < 0.85 * r)
-    if beside.sum() < 20 or disc.sum() < 40 or edge < CLEAR:
+    if beside.sum() < 20 or edge < CLEAR:
         return None
     pale = crop[beside]
-    least = pale.min(1)
-    low, high = np.percentile(least, (70, 97))
+    least = 1.5 * pale.min(1) - 0.5 * pale.max(1)
+    low, high = np.percentile(least, (55, 95))
     white = np.median(pale[(least >= low) & (least <= high)], axis=0)
     # Half of its tint may be lid, varnish or a vein and not the light.
     white = np.sqrt(white * white.mean())
     luma = np.array([0.3, 0.59, 0.11], np.float32)
     level = float(white @ luma)
-    dark = float(np.median(crop[disc] @ luma)) / max(level, 1.0)
-    if level < 20 or dark > 0.9:
+    red, green, blue = tone = np.median(crop[disc], axis=0) / np.maximum(white, 1)
+    dark = float(tone @ luma)
+    # No iris is pink: that is the skin of a lid.
+    pink = dark > 0.3 and red > 1.2 * green and blue > 0.9 * green
+    if level < 20 or dark > 0.9 or pink:
         return None
     # The upper lid's lashes and shadow are no iris.
     core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     core[4:] &= core[:-4].copy()
     fine = float(np.clip((guess - 5) / 10, 0, 1))
     texture, seen = _unroll(crop, core, (cx, cy, r), white, fine)
+    if seen < SEEN:
+        return None
     worth = seen * min(level, 160.0) * (1 - dark) * min(guess, 12.0) * float(look.shown[side])
     return worth * (0.5 + edge), texture, r * guess / _SEARCH
 
@@ -394,13 +400,15 @@ def _unroll(
     last = int(0.86 * rings)
     profile[last:] = profile[last - 3 : last].mean(0)
     for c in range(3):
-        profile[:, c] = np.convolve(np.pad(profile[:, c], 2, "edge"), np.ones(5) / 5, "valid")
-    # A small or dark photo may not show the pupil, or a catch-light lies on it.
+        profile[:, c] = np.convolve(np.pad(profile[:, c], 4, "edge"), np.ones(9) / 9, "valid")
+    # What blur and a shifted circle make of pupil and catch-light is put right: a dark pupil with
+    # a clear edge, and a body of nearly one colour.
     body = np.median(profile[rings // 2 : last], axis=0)
-    profile = np.where((rho < 0.45)[:, None], np.minimum(profile, body), profile)
+    outer = body + 0.6 * (profile - body)
+    outer[: int(0.45 * rings)] = outer[int(0.45 * rings)]
+    inner = np.minimum(profile[: rings // 5].mean(0), 0.25 * body)
     pupil = (1 - _smooth((rho - 0.27) / 0.12))[:, None]
-    middle = float(profile[:6].mean())
-    profile *= 1 - pupil * np.clip(1 - 0.25 * body.mean() / max(middle, 1e-3), 0, 1)
+    profile = (inner * pupil + outer * (1 - pupil)).astype(np.float32)
 
     # Light across the iris, the lid's shadow included, is a smooth factor around. Some of it is
     # left: light from above makes every iris glow below.
@@ -524,9 +532,11 @@ def _white(scene: _Scene, side: int) -> _White:
     xs, ys = np.arange(gw, dtype=np.float32), np.arange(gh, dtype=np.float32)[:, None]
     far = np.sqrt((xs - cx) ** 2 + (ys - cy) ** 2) * np.float32(1 / (scene.radius * scale))
     beside = inner * _smooth((far - 1.1) / 0.2)
-    # Lashes and the shadow of the lid are no white.
-    high = _ranked(least[beside > 0.5], 0.75) or float(least.max())
-    weight = beside * _smooth((least - 0.45 * high) / max(0.35 * high, 1.0))
+    # Lashes and the shadow of the lid are no white, nor is its skin, which has more colour.
+    r, g, b_ = cv2.split(small)
+    pale = 1.5 * least - 0.5 * cv2.max(cv2.max(r, g), b_)
+    high = _ranked(pale[beside > 0.5], 0.85) or float(pale.max())
+    weight = beside * _smooth((pale - 0.6 * high) / max(0.3 * high, 1.0))
     weighted = np.dstack([small * weight[..., None], weight])
     blurred = np.asarray(cv2.GaussianBlur(weighted, (0, 0), 4.0, sigmaY=1.6), np.float32)
     total = np.array(cv2.sumElems(weighted), np.float64)
@@ -573,7 +583,9 @@ def _eye(
     drawn = _warped(iris, matrix, w, h, cv2.BORDER_CONSTANT)
     cover = drawn[..., 3]
     black = np.minimum(bright * np.float32(0.2), np.float32(white.dark))[..., None]
-    painted = ground + drawn[..., :3] * (ground - black) - cover[..., None] * (ground - black)
+    # As in the portrait, half of the white's tint counts as light.
+    light = np.sqrt(ground * bright[..., None]) - black
+    painted = ground + drawn[..., :3] * light - cover[..., None] * (ground - black)
 
     # The target's catch-lights stay: they are the scene's. The rim is left out, where its iris
     # may lie elsewhere and its white would pass for one.
