@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from mien.landmarks import INNER_LIPS, LEFT_EYE, RIGHT_EYE, yaw
+from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, yaw
 from mien.motion import MotionField
 from mien.types import Floats, Image
 
@@ -78,6 +78,31 @@ def forehead(field: MotionField, mesh: Floats) -> Floats:
     canvas = np.zeros((h, w), np.uint8)
     cv2.fillPoly(canvas, [np.round(above * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 1.5), np.float32) * np.float32(1 / 255)
+
+
+BROWS: Final = (
+    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
+    (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
+)
+"""Outlines of the eyebrows."""
+
+
+def features(mesh: Floats, side: int) -> Floats:
+    """Brows, eyes and lips, whose colour is the person's and not the light's.
+
+    Args:
+        mesh: ``(468+, 3)`` in cells of a square grid.
+        side: Of the grid.
+
+    Returns:
+        ``(side, side)`` float32 0..1.
+    """
+    canvas = np.zeros((side, side), np.uint8)
+    for ring in (*BROWS, LEFT_EYE, RIGHT_EYE, OUTER_LIPS):
+        hull = cv2.convexHull(np.round(mesh[list(ring), :2] * 16).astype(np.int32))
+        cv2.fillPoly(canvas, [hull], 255, cv2.LINE_8, 4)
+    grown = cv2.dilate(canvas, np.ones((5, 5), np.uint8))
+    return np.asarray(cv2.GaussianBlur(grown, (0, 0), 1.5), np.float32) * np.float32(1 / 255)
 
 
 def facing(mesh: Floats) -> float:

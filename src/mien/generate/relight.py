@@ -248,7 +248,6 @@ def look(
     occluded: Floats | None = None,
     strength: float = 1.0,
     eyes: bool = False,
-    contrast: bool = True,
 ) -> Look:
     """Warp and light a portrait, and gather what the network sees.
 
@@ -262,7 +261,6 @@ def look(
         occluded: ``(128, 128)`` float32 0..1, what is in front of the target's face.
         strength: Of the identity, 0..1.
         eyes: Keep the target's eyes.
-        contrast: Match the portrait's contrast to the target's.
     """
     flow = motion.through(cover, portrait_mesh)
     painted = mesh_.warp(portrait, flow.lookup)
@@ -279,12 +277,15 @@ def look(
     )
     inside = (flow.inside > 0).astype(np.float32)
     shared = inside * flow.visible * free
+    bare = shared * (np.float32(1) - mask.features(mesh, crop.shape[0]))
     here, there = light.detail(painted, shared), light.detail(crop, shared)
-    gamma = light.match_contrast(here.contrast, there.contrast) if contrast else 1.0
+    # Half of what would make them alike: strong brows are the person, hard light is not, and the
+    # network tells which is which.
+    gamma = light.match_contrast(here.contrast, there.contrast) ** 0.5
     if gamma < 1:
         painted = light.raise_to(painted, gamma)
-    source = light.low(painted, shared * ours + np.float32(1e-3))
-    scene = light.low(crop, shared * theirs + np.float32(1e-3))
+    source = light.low(painted, bare * ours + np.float32(1e-3))
+    scene = light.low(crop, bare * theirs + np.float32(1e-3))
     gain, bias = (_enlarge(v) for v in light.gain_and_bias(source, scene))
     smooth = _enlarge(scene)
 

@@ -66,16 +66,21 @@ def total(
     to_portrait[other] = (found * batch["portrait"][other]).sum(1).float()
     to_target[other] = (found * batch["target"][other]).sum(1).float()
     margin = functional.relu(to_target - to_portrait + 0.3)
+    # At strength 1 only broad light is taken over; at 0 all that the photo has, which brings the
+    # features of the person who was there along.
+    scene = 1 - 0.85 * strength
+    apart = losses.light(out, batch["crop"], alpha, 32)
+    apart = apart + scene * losses.light(out, batch["crop"], alpha, 16)
     parts = {
-        "colour": same * losses.weighted(out - batch["crop"], alpha),
-        "detail": same * losses.detail(out, batch["crop"], alpha),
+        "colour": same * scene * losses.weighted(out - batch["crop"], alpha),
+        "detail": same * scene * losses.detail(out, batch["crop"], alpha),
         "identity": cross * strength * (1 - to_portrait),
         "margin": cross * strength * margin,
-        "light": cross * (1.3 - 0.3 * strength) * losses.light(out, batch["crop"], alpha),
+        "light": apart,
         "keep": cross * losses.detail(out, lit, alpha),
     }
-    kinds = {"colour": same, "detail": same}
-    logged = {k: float(v.sum() / kinds.get(k, cross).sum().clamp(min=1)) for k, v in parts.items()}
+    kinds = {"colour": same * scene, "detail": same * scene, "light": torch.ones_like(cross)}
+    logged = {k: float(v.sum() / kinds.get(k, cross * strength).sum().clamp(min=1)) for k, v in parts.items()}
     loss = torch.stack([weights[k] * v.mean() for k, v in parts.items()]).sum()
     return loss, logged
 
