@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from mien import geometry, landmarks, track
 from mien.types import Face, Faces, Frame
-from synthetic import HEIGHT, WIDTH, Scene, Walk, stays
+from synthetic import HEIGHT, WIDTH, Scene, Walk, mesh, stays
 
 
 def follow(scene: Scene, frames: int, **options: float) -> list[dict[str, int]]:
@@ -82,6 +84,141 @@ def test_a_point_is_moved_as_a_whole_and_not_along_the_axes():
     moved = steady(np.array([[0.8, 0.1, 0.4], [0, 0, 5]], np.float32), 100)
     np.testing.assert_allclose(moved[0] / (0.8, 0.1, 0.4), moved[0, 0] / 0.8, rtol=1e-5)
     assert moved[1].tolist() == [0, 0, 0]  # depth alone is no motion
+
+
+# --- motion seen in the picture ---------------------------------------------------------------
+
+HOME = mesh((320, 180), 200)
+
+
+@cache
+def surface() -> np.ndarray:
+    """A picture rough enough to see it move."""
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 1, (HEIGHT, WIDTH, 3))
+    rough = sum(s * cv2.GaussianBlur(noise, (0, 0), s) for s in (1.5, 4, 12))
+    return np.clip(128 + 45 * rough / rough.std(), 0, 255).astype(np.uint8)
+
+
+def moved(x: float, y: float = 0, turn: float = 0, zoom: float = 1) -> tuple[np.ndarray, ...]:
+    """The picture and the mesh after the face moved, in pixels and radians."""
+    c, s = zoom * np.cos(turn), zoom * np.sin(turn)
+    m = np.array([[c, -s, 320 - c * 320 + s * 180 + x], [s, c, 180 - s * 320 - c * 180 + y]])
+    picture = cv2.warpAffine(surface(), m, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+    return picture, geometry.transform(m, HOME)
+
+
+def face_width(points: np.ndarray) -> float:
+    return float(np.ptp(points[:468, :2], axis=0).max())
+
+
+def steadied(steps, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True, fitted and steadied meshes of a motion; noise in parts of the face's width."""
+    rng, flow, steady, out = np.random.default_rng(2), track.Flow(), track.Steady(0.005), []
+    for picture, true in steps:
+        width = face_width(true)
+        fit = (true + rng.normal(0, noise * width, true.shape)).astype(np.float32)
+        last = fit if steady.value is None else steady.value
+        out.append((true, fit, steady(fit, width, flow(picture, fit, last))))
+    return tuple(np.array(o) for o in zip(*out, strict=True))
+
+
+def off(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Distance of every point in every frame, in % of the face's width."""
+    return 100 * np.linalg.norm((a - b)[..., :2], axis=-1) / face_width(HOME)
+
+
+STOPS = [min(t, 8) * 6.0 if t < 14 else 48 - 9.0 * min(t - 14, 6) for t in range(26)]
+WALKS = {
+    "stands": [moved(0)] * 12,
+    "starts and stops": [moved(x) for x in STOPS],
+    "shakes": [moved(14 * np.sin(t), 5 * np.cos(1.7 * t)) for t in range(20)],
+    "turns and nears": [moved(t, 0, 0.25 * np.sin(t / 4), 1 + t / 60) for t in range(20)],
+}
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_flow_takes_the_tremble_out_and_lags_behind_no_motion(name: str):
+    true, fit, out = steadied(WALKS[name], noise=0.003)
+    # Common to all points is what one would see as lag.
+    lag = 100 * np.abs((out - true)[..., :2].mean(1)).max() / face_width(HOME)
+    assert lag < 0.25
+    assert off(out, true)[6:].mean() < 0.75 * off(fit, true).mean()
+    tremble = [off(np.diff(m, axis=0), np.diff(true, axis=0)).mean() for m in (fit, out)]
+    assert tremble[1] < 0.3 * tremble[0]
+
+
+def test_flow_without_noise_is_where_the_face_is():
+    true, _, out = steadied(WALKS["starts and stops"])
+    assert off(out, true).mean(1).max() < 0.25
+    assert off(out, true).max() < 0.4
+
+
+def test_a_blink_that_flow_does_not_see_is_kept():
+    upper, lower, steps = landmarks.LEFT_EYE[4], landmarks.LEFT_EYE[12], []
+    for t in range(12):
+        picture, true = moved(2.0 * t)
+        if t in (5, 6):
+            true[upper, 1] = true[lower, 1]
+        steps.append((picture, true))
+    true, _, out = steadied(steps)
+    between = np.linalg.norm((HOME[33] + HOME[133] - HOME[362] - HOME[263])[:2]) / 2
+    gap = np.abs(out[:, upper, 1] - out[:, lower, 1]) / between
+    assert gap[5:7].max() < 0.01
+    assert np.abs(gap - np.abs(true[:, upper, 1] - true[:, lower, 1]) / between).max() < 0.02
+
+
+def test_the_fit_pulls_back_what_flow_carries_away():
+    """The picture stands still and the fit walks off: what stays behind is bounded."""
+    still = moved(0)[0]
+    true, _, out = steadied([(still, HOME + np.float32([t, 0, 0])) for t in range(20)])
+    assert off(out, true).max() < 0.57 * 2.0 + 0.05
+    _, fit, out = steadied([(still, HOME)] + [(still, HOME + np.float32([0.5, 0, 0]))] * 60)
+    assert off(out, fit)[-1].max() < 0.01
+
+
+def test_what_is_hidden_is_not_trusted_and_the_rest_goes_on():
+    flow = track.Flow()
+    flow(*moved(0), HOME)
+    picture, true = moved(4)
+    picture[210:280, 260:300] = surface()[20:90, 20:60]
+    seen = flow(picture, true, HOME)
+    hidden = (np.abs(true[:, :2] - (280, 245)) < (12, 27)).all(1)
+    clear = (np.abs(true[:, :2] - (280, 245)) > (40, 55)).any(1)
+    inside = np.linalg.norm((true[:, :2] - (324, 180)) / (76, 100), axis=1) < 0.9
+    assert hidden.sum() > 5
+    assert np.median(seen.trust[hidden]) < 0.6 * np.median(seen.trust[clear & inside])
+    assert np.percentile(off(seen.points, true[:, :2])[clear & inside], 95) < 0.25
+
+
+def test_a_flash_is_no_motion():
+    flow = track.Flow()
+    flow(*moved(0), HOME)
+    bright = cv2.convertScaleAbs(moved(0)[0], alpha=1.0, beta=25)
+    seen = flow(bright, HOME, HOME)
+    assert off(seen.points, HOME[:, :2]).max() < 0.15
+
+
+def test_the_crop_stays_while_the_face_is_near_and_follows_it_else():
+    flow = track.Flow()
+    assert flow(*moved(0), HOME) is None
+    first = flow.matrix
+    flow(*moved(4), HOME)
+    assert flow.matrix is first
+    picture, true = moved(60, 20, 0.3)
+    seen = flow(picture, true, moved(4)[1])
+    assert flow.matrix is not first
+    assert flow.grey.shape == (track.SIDE, track.SIDE)
+    assert off(seen.points, true[:, :2]).mean() < 0.25
+
+
+@pytest.mark.parametrize("place", [(-60, 0), (300, 150), (0, -170)])
+def test_flow_goes_over_the_edge_of_the_picture(place: tuple[int, int]):
+    flow = track.Flow()
+    for dx in (0, 3):
+        picture, true = moved(place[0] * 4 + dx if place[0] < 0 else place[0] + dx, place[1])
+        seen = flow(picture, true, moved(place[0] * 4 if place[0] < 0 else place[0], place[1])[1])
+    assert np.isfinite(seen.points).all()
 
 
 def test_faces_come_out_steadied_with_box_and_points_of_the_steadied_mesh():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -89,8 +89,8 @@ class Flow:
 
     matrix: geometry.Matrix | None = None
     grey: Image | None = None
-    _search: cv2.DISOpticalFlow = field(
-        default_factory=lambda: cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    _search: Any = field(  # its stubs know no calc without a first guess
+        default_factory=lambda: cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     )
 
     def __call__(self, image: Image, mesh: Floats, points: Floats) -> Seen | None:
@@ -132,10 +132,8 @@ class Flow:
         m, n = SIDE // 2, SIDE // CELL
         flow = np.asarray(cv2.resize(flow, (m, m), interpolation=cv2.INTER_AREA), np.float32)
         first, second = (cv2.resize(g, (m, m), interpolation=cv2.INTER_AREA) for g in (before, now))
-        arrived = cv2.remap(
-            second, _XY + flow * np.float32(0.5), None, cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+        x, y = np.moveaxis(_XY + flow * np.float32(0.5), 2, 0)
+        arrived = cv2.remap(second, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         wrong = cv2.absdiff(first, np.asarray(arrived, np.uint8))
         across, down = cv2.spatialGradient(first)
         rough = across.astype(np.float32) ** 2 + down.astype(np.float32) ** 2
@@ -157,9 +155,8 @@ class Flow:
         mean = (flow * weight[..., None]).sum((0, 1)) / total
         packed = np.dstack([(flow - mean) * weight[..., None], weight, right])
         packed = np.asarray(cv2.GaussianBlur(packed, (0, 0), BLUR), np.float32)
-        found = cv2.remap(
-            packed, at_cell[None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        x, y = at_cell.T[:, None]
+        found = cv2.remap(packed, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         found = np.asarray(found, np.float32)[0]
         step = mean + found[:, :2] / (found[:, 2:3] + 1e-3 * total / n**2)
         return step.astype(np.float32), found[:, 3]
