@@ -13,8 +13,9 @@ from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from mien.portrait.canvas import View
 from mien.portrait.grids import (
     LEFT_BROW,
-    NOSTRILS,
+    LEFT_NOSTRIL,
     RIGHT_BROW,
+    RIGHT_NOSTRIL,
     blur,
     enlarge,
     features,
@@ -41,7 +42,7 @@ def fuse(
     views: Sequence[View], flow: motion.MotionField, mesh: Floats
 ) -> tuple[Image, Floats, Floats]:
     """Lay the views over the first where they show more; returns image, known and trust."""
-    middle = features(flow, mesh, 0.012, (OUTER_LIPS, NOSTRILS))
+    middle = features(flow, mesh, 0.012, (OUTER_LIPS, LEFT_NOSTRIL, RIGHT_NOSTRIL))
     beard = features(flow, mesh, 0.05, (MUZZLE,))
     pairs = [features(flow, mesh, 0.025, (ring,)) > 0.5 for ring in PAIRS]
     rim = np.clip((1 - mask.contour(flow, mesh)) * 1.6, 0, 1)
@@ -179,5 +180,16 @@ def own_of(
     skin = like_skin(small, flow.to_grid(mesh[list(mask.SKIN), :2]))
     sure = cv2.erode(np.clip(2 * skin - 1, 0, 1), np.ones((5, 5), np.uint8))
     rim = np.clip((1 - mask.contour(flow, mesh)) * 1.6, 0, 1)
-    own = (1 - (1 - sure) * rim * (1 - filled)) * np.clip(known * 2, 0, 1) * (flow.inside > 0)
+    # Brows that no photo shows are not made up: the target keeps its own.
+    made_up = np.zeros((h, w), np.float32)
+    for brow in (LEFT_BROW, RIGHT_BROW):
+        ring = features(flow, mesh, 0.0, (brow,)) > 0.5
+        if float((filled[ring] > 0.5).mean()) > 0.5:
+            made_up = np.maximum(made_up, features(flow, mesh, 0.035, (brow,)))
+    own = (
+        (1 - (1 - sure) * rim * (1 - filled))
+        * (1 - made_up)
+        * np.clip(known * 2, 0, 1)
+        * (flow.inside > 0)
+    )
     return np.asarray(cv2.GaussianBlur(own, (0, 0), 1.5), np.float32)

@@ -21,17 +21,19 @@ CELLS: Final = 192
 
 LEFT_BROW: Final = (46, 53, 52, 65, 55, 107, 66, 105, 63, 70)
 RIGHT_BROW: Final = (276, 283, 282, 295, 285, 336, 296, 334, 293, 300)
-NOSTRILS: Final = (98, 64, 48, 115, 220, 45, 4, 275, 440, 344, 278, 294, 327, 2)
+LEFT_NOSTRIL: Final = (79, 166, 59, 75, 60, 20, 238)
+RIGHT_NOSTRIL: Final = (309, 392, 289, 305, 290, 250, 458)
+FEATURES: Final = (
+    LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, OUTER_LIPS, LEFT_NOSTRIL, RIGHT_NOSTRIL,
+)  # fmt: skip
 
 
 def features(
     flow: motion.MotionField,
     mesh: Floats,
     margin: float,
-    rings: Sequence[tuple[int, ...]] = (
-        LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, OUTER_LIPS, NOSTRILS,
-    ),
-) -> Floats:  # fmt: skip
+    rings: Sequence[tuple[int, ...]] = FEATURES,
+) -> Floats:
     """``(h, w)`` 0..1 on the grid: polygons widened by a share of the grid's width."""
     h, w = flow.inside.shape
     out = np.zeros((h, w), np.uint8)

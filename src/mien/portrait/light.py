@@ -64,12 +64,18 @@ def even(image: Image, mesh: Floats, bare: Floats) -> tuple[Image, Floats]:
     light[..., :1] = np.clip(light[..., :1], -1.0, 0.5) * (1 - np.float32(0.6) * eyes)
     light[..., 1:] = np.clip(light[..., 1:], -0.4, 0.4) * (1 - eyes)
     light[..., 1:] *= np.clip(np.abs(light[..., :1]) / 0.15, 0, 1)
-    # The far side of a three-quarter view is seen too flat to tell light from shape.
-    near = float(np.clip(2 - abs(yaw(mesh)) / FRONTAL, 0, 1))
-    light = (light[..., :1] + light[..., 1:]) * share * np.float32(near)
+    light = (light[..., :1] + light[..., 1:]) * share
     light *= blur(both[..., None], inside + np.float32(1e-3), 0.01 * w)
+    # The far side of a three-quarter view is seen too flat to tell light from shape: there only
+    # what is broad is brought toward the tone.
+    near = float(np.clip(2 - abs(yaw(mesh)) / FRONTAL, 0, 1))
+    bare_skin = weight * (1 - features(flow, mesh, 0.02)) + np.float32(1e-4)
+    level = 0.6 * np.clip(blur(luma, bare_skin, 0.08 * w) - tone, -0.9, 0.3)
+    light = near * light + (1 - near) * level
     light *= blur(inside[..., None], np.ones_like(inside), 1.5)
-    shade = np.clip((-light.mean(2) - 0.55) / 0.3, 0, 1)
+    lifted = light.mean(2)
+    left = (tone - luma[..., 0] + lifted) * (1 - features(flow, mesh, 0.03))
+    shade = inside * np.clip((np.maximum(-lifted - 0.55, left - 0.5)) / 0.3, 0, 1)
     out = image.copy()
     out[region.slices()] = _relit(part, np.asarray(light, np.float32))
     return out, np.asarray(shade, np.float32)
