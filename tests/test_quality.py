@@ -219,7 +219,12 @@ def test_a_small_face_brought_to_a_large_size_is_soft():
     size = quality.crop_size(FACE)
     small = FACE * np.float32(0.5)
     assert quality.sharpness(half, small, size) < 0.8 * quality.sharpness(image, FACE, size)
-    # Both brought to the small face's size are alike, which is what a fair comparison needs.
+
+
+def test_a_large_portrait_is_compared_at_the_small_face_s_size():
+    image = textured(sigma=4)
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    small = FACE * np.float32(0.5)
     size = quality.crop_size(small)
     ratio = quality.sharpness(half, small, size) / quality.sharpness(image, FACE, size)
     assert ratio == pytest.approx(1, abs=0.12)

@@ -331,10 +331,7 @@ def seams(original: Image, swapped: Image, alpha: Image) -> tuple[float, float]:
 
 
 def sharpness(image: Image, mesh: Floats, size: int) -> float:
-    """Fine contrast of a face at a size: RMS of (G1 - G2.5) / (G2.5 + 8), G Gaussians of luma.
-
-    The band lies a little below the finest that a picture can hold, where it would depend on how
-    the pixels happen to fall.
+    """Fine contrast of a face at a size: RMS of (Y - G) / (G + 8), G the luma Y blurred by σ 1.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -342,8 +339,8 @@ def sharpness(image: Image, mesh: Floats, size: int) -> float:
         size: Side of the aligned crop that it is brought to, in pixels.
     """
     large = view(image, mesh, 2 * size)  # and averaged, else what is shrunk would alias
-    luma = cv2.GaussianBlur(_luma(_shrunk(large, size)), (0, 0), 1.0)
-    smooth = cv2.GaussianBlur(luma, (0, 0), np.sqrt(2.5**2 - 1))
+    luma = _luma(_shrunk(large, size))
+    smooth = cv2.GaussianBlur(luma, (0, 0), 1.0)
     fine = (luma - smooth) / (smooth + 8)
     where = bare_in_view(mesh, size) > 0
     return float(np.sqrt((fine[where] ** 2).mean())) if where.any() else float("nan")
