@@ -60,14 +60,15 @@ class Swapper:
     models: dict[str, tuple[str, str]]
 
 
-def load(generator: str = "mesh", *, provider: str = "cpu", threads: int = 1) -> Swapper:
+def load(generator: str = "relight", *, provider: str = "cpu", threads: int = 1) -> Swapper:
     """Load the default stages and the named generator.
 
     Raises:
         ModelNotFound: No such generator, or a model's file is missing.
         ProviderError: The provider is not there.
     """
-    made = generate.load(generator)
+    made = generate.load(generator, provider=provider, threads=threads)
+    kind = generator.partition(":")[0]
     return Swapper(
         detector=detect.load(provider=provider, threads=threads),
         landmarks=landmarks.load(provider=provider, threads=threads),
@@ -77,7 +78,7 @@ def load(generator: str = "mesh", *, provider: str = "cpu", threads: int = 1) ->
             "detect": ("blazeface_full+centerface", provider),
             "landmarks": ("facemesh", provider),
             "embed": ("faceres512", provider),
-            "generate": (generator, "cpu"),
+            "generate": (generator, provider if kind == "relight" else "cpu"),
         },
     )
 
@@ -205,7 +206,10 @@ class Stream:
             patches = self.swapper.generate(frame, [f for f, _ in pairs], [i for _, i in pairs])
         with self.times("blend"):
             for patch in patches:
-                blend.BLENDS[plan.blend](frame, blend.match_color(patch, frame, plan.color))
+                if patch.surround:  # the frame's own pixels, moved; they have no other colour
+                    blend.soft(frame, patch)
+                else:
+                    blend.BLENDS[plan.blend](frame, blend.match_color(patch, frame, plan.color))
         return frame
 
     def _choose(self, number: int, rule: Rule, faces: Faces, similarity: float) -> Faces:

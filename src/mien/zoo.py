@@ -44,7 +44,7 @@ class ModelCard:
     """
 
     name: str
-    task: Literal["detect", "landmarks", "embed"]
+    task: Literal["detect", "landmarks", "embed", "occlude", "generate"]
     family: str
     file: str
     sources: tuple[str, ...]
@@ -138,6 +138,36 @@ CARDS = (
             (137.0408, 173.5470),
         ),
         threshold=0.38,
+    ),
+    ModelCard(
+        name="occlude",
+        task="occlude",
+        family="occlude",
+        file="occlude.onnx",
+        sources=("trained by mien: python -m mien.train.occlusion --config configs/occlusion.toml",),
+        sha256="8ca4b04645901f970046cb42c45c233a6f1663cc3f28e9a713d8c6f9985daf40",
+        bytes=1_364_181,
+        licence="Apache-2.0",  # trained on Labeled Faces in the Wild, see MODELS.md
+        commercial=True,
+        size=128,
+        mean=(0.0, 0.0, 0.0),
+        std=(255.0, 255.0, 255.0),
+        outputs={"occluded": (128, 128)},
+    ),
+    ModelCard(
+        name="relight",
+        task="generate",
+        family="relight",
+        file="relight.onnx",
+        sources=("trained by mien: python -m mien.train.relight --config configs/relight.toml",),
+        sha256="06c370d378f32b362a7e927d5742f9c51d004ebc8d0774c5d00c7d47567cac6d",
+        bytes=2_804_795,
+        licence="Apache-2.0",  # trained on Labeled Faces in the Wild, see MODELS.md
+        commercial=True,
+        size=128,
+        mean=(0.0, 0.0, 0.0),
+        std=(255.0, 255.0, 255.0),
+        outputs={"gain": (3, 128, 128), "bias": (3, 128, 128)},
     ),
 )
 """The models that come with mien."""

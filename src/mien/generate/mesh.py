@@ -155,7 +155,12 @@ def prepare(portrait: Portrait, *, even: bool = True) -> Paint:
         image = even_light(image, portrait.mesh, bare)
     own8 = cv2.GaussianBlur((own * 255).astype(np.uint8), (0, 0), 1.5)
     alpha = cv2.resize(own8, (side, side), interpolation=cv2.INTER_LINEAR)
-    levels, owns = [image], [np.asarray(alpha, np.uint8)]
+    return pyramid(image, np.asarray(alpha, np.uint8), mesh)
+
+
+def pyramid(image: Image, own: Image, mesh: Floats) -> Paint:
+    """A portrait, where it is the person's own, and its extended mesh, with their halvings."""
+    levels, owns = [image], [own]
     while min(levels[-1].shape[:2]) >= 64:
         levels.append(np.asarray(cv2.pyrDown(levels[-1]), np.uint8))
         owns.append(np.asarray(cv2.pyrDown(owns[-1]), np.uint8))

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
-from mien import eyes, geometry, mask, motion, occlude, runtime, shape, zoo
+from mien import eyes, geometry, mask, motion, occlude, portrait, runtime, shape, zoo
 from mien.errors import UsageError
 from mien.generate import light
 from mien.generate import mesh as mesh_
@@ -98,14 +98,25 @@ class RelightGenerator:
         """What depends on the identity alone, made once."""
         made = self._prepared.get(identity)
         if made is None:
-            portrait = identity.portraits[0]
+            first = identity.portraits[0]
+            clean = portrait.restore(identity.portraits, self._in_front if self.occlude else None)
             made = Prepared(
-                mesh_.prepare(portrait),
-                shape.frontal(portrait.mesh),
-                eyes.prepare(portrait.image, portrait.mesh),
+                mesh_.pyramid(clean.image, clean.own, motion.extended(clean.mesh)),
+                shape.frontal(first.mesh),
+                eyes.prepare(first.image, first.mesh),
             )
             made = self._prepared.setdefault(identity, made)
         return made
+
+    def _in_front(self, image: Image, points: Floats) -> Floats:
+        """What is in front of the face of a portrait, ``(S, S)`` float32 0..1."""
+        assert self.occlude is not None
+        aligned = motion.aligned(points)
+        crop = geometry.warp(image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
+        found = self.occlude(crop[None], geometry.transform(aligned, points)[None])[0]
+        size = (image.shape[1], image.shape[0])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(found, aligned, size, flags=flags), np.float32)
 
     def _one(self, frame: Frame, points: Floats, known: Prepared) -> list[Patch]:
         height, width = frame.image.shape[:2]
@@ -241,9 +252,9 @@ def look(
     crop: Image,
     cover: motion.Cover,
     mesh: Floats,
-    portrait: Image,
+    texture: Image,
     own: Image | None,
-    portrait_mesh: Floats,
+    texture_mesh: Floats,
     *,
     occluded: Floats | None = None,
     strength: float = 1.0,
@@ -255,15 +266,15 @@ def look(
         crop: ``(128, 128, 3)`` uint8, the target's aligned crop.
         cover: Of the target's mesh in the crop.
         mesh: ``(468+, 3)`` of the target in pixels of the crop.
-        portrait: ``(h, w, 3)`` uint8, at about the crop's resolution.
+        texture: ``(h, w, 3)`` uint8, the portrait at about the crop's resolution.
         own: ``(h, w)`` uint8, 255 where the portrait may be painted; None to judge by colour.
-        portrait_mesh: ``(504, 3)`` extended mesh in pixels of ``portrait``.
+        texture_mesh: ``(504, 3)`` extended mesh in pixels of ``texture``.
         occluded: ``(128, 128)`` float32 0..1, what is in front of the target's face.
         strength: Of the identity, 0..1.
         eyes: Keep the target's eyes.
     """
-    flow = motion.through(cover, portrait_mesh)
-    painted = mesh_.warp(portrait, flow.lookup)
+    flow = motion.through(cover, texture_mesh)
+    painted = mesh_.warp(texture, flow.lookup)
     outline = mask.contour(flow, mesh)
     free = np.float32(1) - mask.openings(flow, mesh, eyes=eyes)
     if occluded is not None:
