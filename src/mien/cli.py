@@ -461,7 +461,9 @@ def swap(  # noqa: PLR0917
         bool | None,
         typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="What makes the face: mesh, warp.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="What makes the face: relight, mesh, warp.")
+    ] = None,
     provider: Provider = None,
     threads: Threads = None,
     workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,

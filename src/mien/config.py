@@ -45,7 +45,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    generator: str = "mesh"
+    generator: str = "relight"
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=256)
     workers: int = Field(1, ge=1, le=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mien.errors import UsageError, ModelNotFound
+from mien.errors import ModelNotFound, UsageError
 from mien.generate import relight
 from mien.generate.light import (
     Detail,
@@ -22,8 +22,8 @@ from mien.types import Generate
 
 __all__ = [
     "GENERATORS", "Detail", "MeshGenerator", "Paint", "apply", "detail", "even_light", "light",
-    "load", "match_contrast", "match_sharpness", "only_skin", "prepare", "raise_to", "relight", "shrink",
-    "warp",
+    "load", "match_contrast", "match_sharpness", "only_skin", "prepare", "raise_to", "relight",
+    "shrink", "warp",
 ]  # fmt: skip
 
 GENERATORS: Final = ("relight", "mesh", "warp")

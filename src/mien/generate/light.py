@@ -1,4 +1,4 @@
-"""Light in closed form: low-frequency colour, contrast and sharpness of one face given to another."""
+"""Light in closed form: broad colour, contrast and sharpness of one face given to another."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def light(
 
 
 def gain_and_bias(s: Floats, t: Floats) -> tuple[Floats, Floats]:
-    """What turns one low-frequency colour, ``(h, w, 3)`` 0..255, into another; see :func:`light`."""
+    """What turns one broad colour, ``(h, w, 3)`` 0..255, into another; see :func:`light`."""
     gain = np.clip((t + 4.0) / (s + 4.0), 0.35, 2.2)
     return gain.astype(np.float32), (t - gain * s).astype(np.float32)
 
@@ -153,6 +153,7 @@ def blur(values: Floats, weight: Floats, sigma: float) -> Floats:
 
 
 def shrink(image: Image, width: int, height: int) -> Image:
+    """An image at a smaller size, each pixel the mean of those it stands for."""
     out = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(out, np.uint8)
 

@@ -191,5 +191,3 @@ def warp(image: Image, lookup: Floats) -> Image:
     whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
     out = cv2.remap(image, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out, np.uint8)
-
-

@@ -225,8 +225,8 @@ class Look(NamedTuple):
     Attributes:
         flow: Motion field onto the portrait.
         painted: ``(128, 128, 3)`` uint8, the portrait through the field.
-        gamma: Exponent that its contrast wants, see :func:`mien.generate.light.match_contrast`; already
-            applied to ``painted``.
+        gamma: Exponent that its contrast wants, see :func:`mien.generate.light.match_contrast`;
+            already applied to ``painted``.
         blur: In cells, to make the portrait as soft as the target.
         gain: ``(128, 128, 3)`` float32, low-frequency light in closed form.
         bias: The same, 0..255; painted · gain + bias is lit.
@@ -248,7 +248,7 @@ class Look(NamedTuple):
     inputs: Floats
 
 
-def look(
+def look(  # noqa: PLR0917
     crop: Image,
     cover: motion.Cover,
     mesh: Floats,
@@ -335,7 +335,7 @@ def one_sided(crop: Image, cover: motion.Cover, weight: Floats) -> Floats:
     trust = cv2.resize(weight, (w, h), interpolation=cv2.INTER_AREA) + np.float32(1e-3)
     total = cv2.GaussianBlur(trust, (0, 0), FINE)
     log = cv2.GaussianBlur(np.log(grey + 4) * trust, (0, 0), FINE) / total
-    across = cv2.remap(np.dstack([log, trust]), lookup, None, cv2.INTER_LINEAR)
+    across = cv2.remap(np.dstack([log, trust]), lookup, np.empty(0), cv2.INTER_LINEAR)
     difference = np.clip((log - across[..., 0]) / 2, -0.8, 0.8) * trust * across[..., 1]
     return np.asarray(cv2.resize(difference, (2 * w, 2 * h)), np.float32)
 

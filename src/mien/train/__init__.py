@@ -1,1 +1,1 @@
-"""Training of what mien ships: the relight and the occlusion network. The only importer of torch."""
+"""Training of what mien ships, the relight and occlusion networks; alone in importing torch."""

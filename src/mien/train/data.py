@@ -88,7 +88,9 @@ def _prepare(photos: Path, recogniser: Path, folder: Path) -> None:
         middle = np.array([image.shape[1], image.shape[0]]) / 2
         if not found:
             continue
-        nearest = min(found, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).sum()))
+        nearest = min(
+            found, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).sum())
+        )
         (face,) = fit(Frame(image), [nearest])
         assert face.mesh is not None
         crop = geometry.warp(image, geometry.similarity(face.points, ARCFACE), 112)
@@ -144,7 +146,7 @@ class Pairs:
     eyes: float
 
     def __call__(self, number: int) -> dict[str, Any]:
-        """One sample: what :func:`mien.relight.look` sees, and what the losses compare with."""
+        """One sample: what :func:`mien.generate.relight.look` sees, and what losses compare with."""
         rng = np.random.default_rng((self.seed, number))
         photos = self.photos
         target = self._photo(rng)

@@ -1,6 +1,6 @@
 """Write the trained relight network as ONNX.
 
-    python -m mien.train.export --checkpoint build/relight/last.pt --out src/mien/models/relight.onnx
+python -m mien.train.export --checkpoint build/relight/last.pt --out relight.onnx
 """
 
 from __future__ import annotations

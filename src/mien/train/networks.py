@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -43,7 +44,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = _conv(inputs * 4, widths[0])
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(_conv(a, b, 2) for a, b in pairs)
         self.fine = nn.ModuleList([nn.Identity(), *(Block(w) for w in widths[1:-1])])
         self.coarse = nn.Sequential(*(Block(widths[-1]) for _ in range(deep)))
@@ -78,7 +79,7 @@ class Relight(nn.Module):
     """Predicts a change of colour for every pixel of a portrait, not the face itself.
 
     Args:
-        inputs: Channels of :func:`mien.relight.look`.
+        inputs: Channels of :func:`mien.generate.relight.look`.
         widths: Of the U-Net.
     """
 

@@ -80,7 +80,10 @@ def total(
         "keep": cross * losses.detail(out, lit, alpha),
     }
     kinds = {"colour": same * scene, "detail": same * scene, "light": torch.ones_like(cross)}
-    logged = {k: float(v.sum() / kinds.get(k, cross * strength).sum().clamp(min=1)) for k, v in parts.items()}
+    logged = {
+        k: float(v.sum() / kinds.get(k, cross * strength).sum().clamp(min=1))
+        for k, v in parts.items()
+    }
     loss = torch.stack([weights[k] * v.mean() for k, v in parts.items()]).sum()
     return loss, logged
 
@@ -155,7 +158,7 @@ def batches(pairs: data.Pairs, first: int, steps: int, size: int) -> Iterator[di
     yield from DataLoader(sequence, size, num_workers=1, prefetch_factor=4)
 
 
-def train(config: dict[str, Any]) -> None:
+def train(config: dict[str, Any]) -> None:  # noqa: PLR0915 - reads top to bottom
     """The whole run; returns when the configured number of steps is done."""
     run, weights = config["run"], config["loss"]
     folder = Path(run["folder"])
