@@ -199,13 +199,15 @@ def test_eyes_cut_by_the_frame_do_not_fail():
         eyes.shut(out, moved)
 
 
-def test_footage(footage: Path, swapper):
-    from mien import identity, media
+def test_footage(footage: Path):
+    from mien import detect, identity, landmarks, media
     from mien.types import Face, Frame
+
+    finder, fitter = detect.load(), landmarks.load()
 
     def face(path: Path) -> tuple[Image, Floats]:
         image = media.read_image(path)
-        found = identity.find_faces(Frame(image), swapper.detector, swapper.landmarks)
+        found = identity.find_faces(Frame(image), finder, fitter)
         mesh = max(found, key=lambda f: float(f.box[2] - f.box[0])).mesh
         assert mesh is not None
         return image, mesh
@@ -220,8 +222,8 @@ def test_footage(footage: Path, swapper):
     below = np.s_[y + r // 2 : y + r // 2 + 4, x - 3 : x + 4]
     assert out[below].mean() > image[below].mean() + 15  # light eyes in place of dark ones
     blank = Face(np.zeros(4, np.float32), 1.0, np.zeros((5, 2), np.float32), mesh)
-    again = swapper.landmarks(Frame(out), [blank])[0].mesh
-    before = swapper.landmarks(Frame(image), [blank])[0].mesh
+    again = fitter(Frame(out), [blank])[0].mesh
+    before = fitter(Frame(image), [blank])[0].mesh
     assert again is not None
     assert before is not None
     assert eye_opening(again) == pytest.approx(eye_opening(before), abs=0.06)

@@ -8,6 +8,7 @@ the lid, the colour of the light and the corners of the eye stay those of the sc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -55,9 +56,9 @@ class Eyeballs:
 
     Attributes:
         irises: For the left and right eye, the iris and its halvings, each ``(s, s, 4)`` float32:
-            colour over the colour of the white of the eye (0 black, 1 as bright), times cover;
-            and cover, 1 on the iris and 0 on the white. The middle is the middle of the array,
-            the first level has :data:`UNIT` pixels to a radius.
+            colour over the colour of the white of the eye (0 black, 1 as bright), and cover, 1 on
+            the iris and 0 on the white. The middle is the middle of the array, the first level
+            has :data:`UNIT` pixels to a radius.
         radius: Radius of the iris over the distance between the eyes.
     """
 
@@ -445,7 +446,7 @@ def _disc(polar: Floats) -> Floats:
     # The limbus: a dark, soft rim.
     disc *= (1 - 0.35 * _smooth((far - 0.72) / 0.28))[..., None]
     cover = 1 - _smooth((far - 0.9) / 0.2)
-    return np.dstack([disc * cover[..., None], cover]).astype(np.float32)
+    return np.dstack([disc, cover]).astype(np.float32)
 
 
 def _weighted_median(polar: Floats, weight: Floats) -> Floats:
@@ -566,26 +567,27 @@ def _eye(
     shift = np.array([rect.x0, rect.y0], np.float32)
     alpha = np.asarray(cv2.GaussianBlur(_fill(ring - shift, w, h), (0, 0), soft), np.uint8)
 
-    # The white without iris, shaded by the upper lid, on the coarse grid and then in the patch.
+    # On the coarse grid: the white without iris, shaded by the upper lid, and the light that the
+    # iris gets. As in the portrait, half of the white's tint counts as light.
     field = (white.colour + np.float32(0.02) * mean) / (white.weight + np.float32(0.02))
     field *= (1 - LID_SHADE * _under_lid(white.lids, 3))[..., None]
+    grey = np.asarray(cv2.cvtColor(field, cv2.COLOR_RGB2GRAY), np.float32)[..., None]
+    black = min(0.2 * float(mean.mean()), white.dark)
+    lashes = _under_lid(white.lids, 2)[..., None]
     back = geometry.invert(white.matrix)
     back[:, 2] -= shift
-    lashes = _under_lid(white.lids, 2)
-    wide = _warped(np.dstack([field, lashes]), back, w, h, cv2.BORDER_REPLICATE)
-    ground, lashes = wide[..., :3], wide[..., 3]
-    bright = np.asarray(cv2.cvtColor(ground, cv2.COLOR_RGB2GRAY), np.float32)
+    both = np.concatenate([field, lashes], 2), np.concatenate([np.sqrt(field * grey), grey], 2)
+    ground, lashes = _parted(_warped(both[0], back, w, h, cv2.BORDER_REPLICATE))
+    light, bright = _parted(_warped(both[1], back, w, h, cv2.BORDER_REPLICATE))
 
     level = int(np.clip(np.log2(UNIT / radius), 0, len(levels) - 1))
     iris = levels[level]
     matrix = _onto(look, side, radius / (UNIT * 0.5**level), iris.shape[0])
     matrix[:, 2] -= shift
-    drawn = _warped(iris, matrix, w, h, cv2.BORDER_CONSTANT)
-    cover = drawn[..., 3]
-    black = np.minimum(bright * np.float32(0.2), np.float32(white.dark))[..., None]
-    # As in the portrait, half of the white's tint counts as light.
-    light = np.sqrt(ground * bright[..., None]) - black
-    painted = ground + drawn[..., :3] * light - cover[..., None] * (ground - black)
+    drawn, cover = _parted(_warped(iris, matrix, w, h, cv2.BORDER_CONSTANT))
+    drawn *= np.maximum(light - np.float32(black), 0)
+    drawn += np.float32(black)
+    painted = cv2.blendLinear(ground, drawn, 1 - cover, cover)
 
     # The target's catch-lights stay: they are the scene's. The rim is left out, where its iris
     # may lie elsewhere and its white would pass for one.
@@ -596,10 +598,11 @@ def _eye(
     usual = float((least * disc).sum()) / max(float(disc.sum()), 1.0)
     limit = np.maximum(0.45 * bright, usual + 0.25 * bright)
     glint = disc * _smooth((least - limit) / (0.2 * bright + 1))
-    painted += glint[..., None] * np.maximum(seen - painted, 0)
+    bare = cv2.max(painted, seen.astype(np.float32))
+    painted = np.asarray(cv2.blendLinear(painted, bare, 1 - glint, glint), np.float32)
     # So does what the target's lashes darken.
-    lit = np.clip(least / (0.7 * bright + 1), 0.3, 1)
-    painted *= (1 - lashes * (1 - lit))[..., None]
+    lit = 1 - lashes * (1 - np.clip(least / (0.7 * bright + 1), 0.3, 1))
+    painted *= cv2.merge([lit, lit, lit])
     if blur > 0.3:
         painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur), np.float32)
     alpha = np.asarray(cv2.convertScaleAbs(alpha, alpha=float(look.shown[side])), np.uint8)
@@ -608,15 +611,16 @@ def _eye(
 
 def _onto(look: Sight, side: int, scale: float, size: int) -> geometry.Matrix:
     """Map of the prepared iris into the region: turned with the head, flattened by the gaze."""
-    gx, gy = look.gaze[side]
-    length = max(float(np.hypot(gx, gy)), 1e-6)
-    flat = float(np.sqrt(1 - min(length, 0.66) ** 2)) - 1
+    gx, gy = look.gaze[side].tolist()
+    x, y = look.centres[side].tolist()
+    length = max(math.hypot(gx, gy), 1e-6)
+    flat = math.sqrt(1 - min(length, 0.66) ** 2) - 1
     ux, uy = gx / length, gy / length
-    c, s = np.cos(look.angle) * scale, np.sin(look.angle) * scale
-    squeeze = np.array([[1 + flat * ux * ux, flat * ux * uy], [flat * ux * uy, 1 + flat * uy * uy]])
-    m = squeeze @ np.array([[c, -s], [s, c]])
+    xx, xy, yy = 1 + flat * ux * ux, flat * ux * uy, 1 + flat * uy * uy
+    c, s = math.cos(look.angle) * scale, math.sin(look.angle) * scale
+    a, b, d, e = xx * c + xy * s, xy * c - xx * s, xy * c + yy * s, yy * c - xy * s
     middle = (size - 1) / 2
-    return np.column_stack([m, look.centres[side] - m @ np.array([middle, middle])])
+    return np.array([[a, b, x - (a + b) * middle], [d, e, y - (d + e) * middle]])
 
 
 def _under_lid(lids: Floats, cells: int) -> Floats:
@@ -629,6 +633,12 @@ def _under_lid(lids: Floats, cells: int) -> Floats:
 def _warped(image: Floats, matrix: geometry.Matrix, w: int, h: int, border: int) -> Floats:
     out = cv2.warpAffine(image, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=border)
     return np.asarray(out, np.float32)
+
+
+def _parted(image: Floats) -> tuple[Floats, Floats]:
+    """Colour ``(h, w, 3)`` and the fourth channel ``(h, w)``."""
+    colour = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB), np.float32)
+    return colour, np.asarray(cv2.extractChannel(image, 3), np.float32)
 
 
 def _least(image: Image) -> Image:
@@ -646,7 +656,7 @@ def _ranked(values: NDArray[np.uint8], share: float) -> float:
 
 def _fill(points: Floats, width: int, height: int) -> Image:
     """Cover of a polygon, ``(height, width)`` uint8, with smooth edges."""
-    fine = 4
+    fine = 2
     canvas = np.zeros((height * fine, width * fine), np.uint8)
     p = (np.asarray(points, np.float64) + 0.5) * fine - 0.5
     cv2.fillPoly(canvas, [np.round(p * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
