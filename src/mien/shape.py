@@ -1,8 +1,8 @@
 """Shape: a share of the portrait's own proportions for the target's face, surroundings bent along.
 
-Both meshes are turned to the front, where pose is gone, and compared there. Only breadth is
-taken over: the height of jaw, lips and brows is expression for the most part, and taking it over
-would shut an open mouth.
+Both meshes are turned to the front, where pose is gone, and compared there. Breadth is taken over
+at every point. Height is taken over in a few steps from hairline to chin that expression leaves
+nearly alone, and all between the lips moves as one, so that an open mouth stays as open.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Bend:
     def at(self, points: Floats) -> Floats:
         """``(N, 2)`` shift of places of the frame."""
         cells = geometry.transform(self.matrix, points[:, :2])
-        found = cv2.remap(self.shift, cells[:, None], None, cv2.INTER_LINEAR)
+        found = cv2.remap(self.shift, cells[:, :1], cells[:, 1:], cv2.INTER_LINEAR)
         return np.asarray(found[:, 0], np.float32)
 
     def moved(self, mesh: Floats) -> Floats:
@@ -70,7 +70,8 @@ def frontal(mesh: Floats) -> Floats:
     q -= q[[33, 133, 263, 362]].mean(0)
     other = q[motion.mirror()] * (-1, 1)
     q = (q + other) / 2
-    return (q / np.linalg.norm(q[list(STATIC)], axis=1).mean()).astype(np.float32)
+    size = np.linalg.norm(q[list(STATIC)], axis=1).mean()
+    return np.asarray(q / size, np.float32)
 
 
 STATIC: Final = (
@@ -100,7 +101,9 @@ def bend(mesh: Floats, portrait: Floats, share: float) -> Bend:
     size = float(np.linalg.norm(flat[list(STATIC)], axis=1).mean())
     most = MOST * float(np.linalg.norm(p[152] - p[10]))
     wide = np.clip((portrait[:, 0] - own[:, 0]) * (share * size), -most, most)
-    shift = wide[:, None] * axis[:2]
+    steps, taller = _heights(own, portrait)
+    tall = np.clip(np.interp(own[:, 1], steps, taller) * (share * size), -most, most)
+    shift = wide[:, None] * axis[:2] + tall[:, None] * down[:2]
 
     matrix = motion.aligned(mesh, CELLS)
     matrix = matrix / WIDE
@@ -123,6 +126,16 @@ def bend(mesh: Floats, portrait: Floats, share: float) -> Bend:
     fade = np.clip(room / np.maximum(room + off, 1e-3), 0, 1)
     fade = fade * fade * (3 - 2 * fade)
     return Bend((field * fade[..., None]).astype(np.float32), matrix)
+
+
+def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:
+    """Heights of a face at which it is known how much lower the portrait's are, and how much."""
+    less = portrait[:, 1] - own[:, 1]
+    upper, lower = less[0], portrait[152, 1] - portrait[17, 1] - (own[152, 1] - own[17, 1])
+    steps = own[[10, 33, 4, 0, 17, 152], 1]
+    return np.maximum.accumulate(steps), np.array(
+        [less[10], 0.0, less[4], upper, upper, upper + lower], np.float32
+    )
 
 
 def surroundings(frame: Frame, bend: Bend) -> Patch | None:
@@ -163,5 +176,5 @@ def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:
     shift = cv2.warpAffine(bend.shift, cells, (side, side), flags=flags)
     turned = shift @ aligned[:, :2].T.astype(np.float32)
     lookup = np.dstack(np.meshgrid(np.arange(side), np.arange(side))).astype(np.float32) - turned
-    return np.asarray(cv2.remap(crop, lookup, None, cv2.INTER_LINEAR,
+    return np.asarray(cv2.remap(crop, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR,
                                 borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip

@@ -335,7 +335,8 @@ def one_sided(crop: Image, cover: motion.Cover, weight: Floats) -> Floats:
     trust = cv2.resize(weight, (w, h), interpolation=cv2.INTER_AREA) + np.float32(1e-3)
     total = cv2.GaussianBlur(trust, (0, 0), FINE)
     log = cv2.GaussianBlur(np.log(grey + 4) * trust, (0, 0), FINE) / total
-    across = cv2.remap(np.dstack([log, trust]), lookup, np.empty(0), cv2.INTER_LINEAR)
+    x, y = np.moveaxis(lookup, 2, 0)
+    across = cv2.remap(np.dstack([log, trust]), x, y, cv2.INTER_LINEAR)
     difference = np.clip((log - across[..., 0]) / 2, -0.8, 0.8) * trust * across[..., 1]
     return np.asarray(cv2.resize(difference, (2 * w, 2 * h)), np.float32)
 
