@@ -137,12 +137,13 @@ class RelightGenerator:
         cover = motion.cover(in_crop, CROP)
         occluded = self.occlude(crop[None], in_crop[None])[0] if self.occlude else None
         paint = known.paint
+        eyeballs = known.eyeballs if self.options.eyes == "portrait" else None
         ratio = _ratio(in_crop, paint.mesh)
         small = _level(ratio, paint)
         seen = look(
             crop, cover, in_crop, paint.levels[small], paint.own[small],
             paint.mesh * np.float32(0.5**small), occluded=occluded,
-            strength=self.options.strength, eyes=True,
+            strength=self.options.strength, eyes=eyeballs is None,
         )  # fmt: skip
         gain, bias = seen.gain, seen.bias
         if self.network is not None:
@@ -166,13 +167,12 @@ class RelightGenerator:
         alpha = cv2.GaussianBlur(seen.alpha, (0, 0), 0.8) * np.float32(255 * mask.facing(points))
         cut = np.asarray(_spread(alpha.astype(np.uint8), onto, size), np.uint8)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        made = Patch(painted, cut, shift)
-        if self.options.eyes == "portrait" and known.eyeballs is not None:
-            under = _under(frame, region, patches)
+        if eyeballs is not None:
             local = points - np.array([region.x0, region.y0, 0], np.float32)
-            free = None if occluded is None else 1 - _spread(occluded, onto, size)
-            _lay(made, eyes.paint(under, local, known.eyeballs), free)
-        return [*patches, made]
+            eyes.shut(painted, local)
+            scene = _under(frame, region, patches)
+            eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=seen.blur * zoom))
+        return [*patches, Patch(painted, cut, shift)]
 
 
 def load(options: str = "", *, provider: str = "cpu", threads: int = 1) -> RelightGenerator:
@@ -397,17 +397,3 @@ def _under(frame: Frame, region: Rect, patches: Sequence[Patch]) -> Image:
             there = Rect(both.x0 - x, both.y0 - y, both.x1 - x, both.y1 - y)
             out[here.slices()] = patch.image[there.slices()]
     return out
-
-
-def _lay(patch: Patch, layers: Sequence[eyes.Layer], free: Floats | None) -> None:
-    """Lay eyes over a patch, in place, where nothing is in front of them."""
-    for rect, image, alpha in layers:
-        top = alpha.astype(np.float32) * np.float32(1 / 255)
-        if free is not None:
-            top *= free[rect.slices()]
-        view, cut = patch.image[rect.slices()], patch.mask[rect.slices()]
-        # Over what is painted there already, and both together over the frame.
-        both = top + cut.astype(np.float32) * np.float32(1 / 255) * (1 - top)
-        share = top / np.maximum(both, np.float32(1e-3))
-        view[...] = cv2.blendLinear(image, view, share, 1 - share)
-        cut[...] = np.round(both * 255)

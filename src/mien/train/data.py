@@ -146,7 +146,7 @@ class Pairs:
     eyes: float
 
     def __call__(self, number: int) -> dict[str, Any]:
-        """One sample: what :func:`mien.generate.relight.look` sees, and what losses compare with."""
+        """One sample: what :func:`mien.generate.relight.look` sees and losses compare with."""
         rng = np.random.default_rng((self.seed, number))
         photos = self.photos
         target = self._photo(rng)

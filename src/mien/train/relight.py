@@ -50,7 +50,8 @@ def composite(net: Relight, batch: dict[str, Tensor]) -> Tensor:
     """``(N, 3, 128, 128)``: the target with the network's portrait on it."""
     gain, bias = net(batch["inputs"].contiguous(memory_format=torch.channels_last))
     out = (batch["lit"] * gain.float() + bias.float()).clamp(-0.05, 1.05)
-    return batch["crop"] + batch["alpha"] * (out - batch["crop"])
+    mixed: Tensor = batch["crop"] + batch["alpha"] * (out - batch["crop"])
+    return mixed
 
 
 def total(
@@ -78,8 +79,14 @@ def total(
         "margin": cross * strength * margin,
         "light": apart,
         "keep": cross * losses.detail(out, lit, alpha),
+        "hue": losses.weighted((out - lit) - (out - lit).mean(1, keepdim=True), alpha),
     }
-    kinds = {"colour": same * scene, "detail": same * scene, "light": torch.ones_like(cross)}
+    kinds = {
+        "colour": same * scene,
+        "detail": same * scene,
+        "light": torch.ones_like(cross),
+        "hue": torch.ones_like(cross),
+    }
     logged = {
         k: float(v.sum() / kinds.get(k, cross * strength).sum().clamp(min=1))
         for k, v in parts.items()
@@ -172,7 +179,8 @@ def train(config: dict[str, Any]) -> None:  # noqa: PLR0915 - reads top to botto
     held = data.Pairs(photos, held_out, 1, 0.75, 0.0)
     recogniser = losses.Recogniser(Path(where["recogniser"]))
 
-    net = Relight(relight.CHANNELS).to(memory_format=torch.channels_last)
+    net = Relight(relight.CHANNELS)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = copy.deepcopy(net).requires_grad_(False)
     judge = Discriminator()
     adam = torch.optim.Adam(net.parameters(), run["rate"], (0.9, 0.99))
@@ -199,14 +207,14 @@ def train(config: dict[str, Any]) -> None:  # noqa: PLR0915 - reads top to botto
             fake = judge(out)
             loss = loss - weights["real"] * fake.float().mean()
         adam.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
         with torch.autocast("cpu", torch.bfloat16):
             real, fake = judge(batch["crop"]), judge(out.detach())
             hinge = functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
         adam_judge.zero_grad(set_to_none=True)
-        hinge.backward()
+        hinge.backward()  # type: ignore[no-untyped-call]
         adam_judge.step()
         step += 1
         # The mean starts short, so that it does not carry the first guesses along.
