@@ -172,6 +172,7 @@ class Stream:
         self._person_of: dict[int, int] = {}
         self._ages: dict[int, int] = {}
         self._chosen: dict[int, int] = {}
+        self._memories: dict[int, dict[Any, Any]] = {}
 
     def observe(self, frame: Frame) -> Faces:
         """Find and follow the faces of the next frame.
@@ -186,6 +187,8 @@ class Stream:
             return self._embed(frame, faces) if self.identify else faces
         with self.times("track"):
             faces = self._tracker(frame)
+        self._memories = {n: self._memories.get(n, {}) for n in map(_number, faces)}
+        faces = [replace(f, memory=self._memories[_number(f)]) for f in faces]
         return self._recognise(frame, faces) if self.identify else faces
 
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:

@@ -98,7 +98,7 @@ def mask_in_view(patches: Sequence[Patch], mesh: Floats, side: int = SIDE) -> Im
     """``(side, side)`` uint8: the patches' masks, seen in the crop of a mesh."""
     matrix = np.vstack([motion.aligned(mesh, side), [0, 0, 1]])
     out = np.zeros((side, side), np.uint8)
-    for patch in patches:
+    for patch in (p for p in patches if not p.surround):
         back = np.vstack([geometry.invert(patch.matrix), [0, 0, 1]])
         seen = geometry.warp(patch.mask, (matrix @ back)[:2], side)
         np.maximum(out, seen, out=out)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -204,10 +205,11 @@ def _measure_place(  # noqa: PLR0917
     mine.faces += 1
     mine.faces_to_45 += frontal
     # The neighbour first, as in a real run: a generator may remember the frame before.
-    earlier = None
+    earlier: Image | None = None
+    memory: dict[Any, Any] = {}
     if place.before is not None:
-        earlier, _ = swap(*place.before, subject.identity, generate)
-    image, patches = swap(place.image, place.face, subject.identity, generate)
+        earlier, _ = swap(*place.before, subject.identity, generate, memory)
+    image, patches = swap(place.image, place.face, subject.identity, generate, memory, 1)
     alpha = quality.mask_in_view(patches, original)
     if not ((alpha > 127) & (place.inside > 0)).any():
         mine.lost += 1
@@ -263,11 +265,16 @@ def _opening_of(
 
 
 def swap(
-    image: Image, face: Face, identity: Identity, generate: Generate
+    image: Image,
+    face: Face,
+    identity: Identity,
+    generate: Generate,
+    memory: dict[Any, Any] | None = None,
+    index: int = 0,
 ) -> tuple[Image, list[Patch]]:
     """A swapped copy of a picture, and the patches that were put in."""
-    frame = Frame(image.copy())
-    patches = generate(frame, [face], [identity])
+    frame = Frame(image.copy(), index)
+    patches = generate(frame, [replace(face, memory=memory)], [identity])
     for patch in patches:
         blend.soft(frame, patch)
     return frame.image, patches

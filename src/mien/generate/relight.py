@@ -62,6 +62,60 @@ class Prepared:
     eyeballs: eyes.Eyeballs | None
 
 
+NEXT: Final = 3
+"""Frames after which what was held is too old to go on from."""
+
+STEP: Final = 10.0
+"""Change of light in grey levels, in the mean over the face, that is followed at once."""
+
+LEAST: Final = 0.3
+"""Share of a smaller change that is followed in one frame."""
+
+
+@dataclass(slots=True)
+class Held:
+    """Light and mask of one face in the frame before, in its own aligned crop.
+
+    What the network sees trembles with the mesh and the noise of the camera, and so does what it
+    predicts. The crop moves with the face, so holding a share of the last prediction takes that
+    out and lags in light alone, and not even there where light changes at once.
+    """
+
+    index: int = -NEXT - 1
+    gain: Floats | None = None
+    bias: Floats | None = None
+    alpha: Floats | None = None
+    blur: float = 0.0
+
+    def steady(
+        self, index: int, gain: Floats, bias: Floats, alpha: Floats, blur: float
+    ) -> tuple[Floats, Floats, Floats, float]:
+        """What to use for the frame with this index; kept for the next one.
+
+        Args:
+            index: Of the frame; frames a little out of order are no harm.
+            gain: ``(128, 128, 3)`` float32.
+            bias: ``(128, 128, 3)`` float32, 0..255.
+            alpha: ``(128, 128)`` float32.
+            blur: In cells.
+        """
+        if 0 < abs(index - self.index) <= NEXT and self.gain is not None:
+            assert self.bias is not None
+            assert self.alpha is not None
+            # Seen on a mid grey, over the middle of the crop.
+            middle = slice(32, 96)
+            apart = (gain - self.gain)[middle, middle] * 128 + (bias - self.bias)[middle, middle]
+            k = float(np.clip(np.abs(apart.mean((0, 1))).max() / STEP, LEAST, 1))
+            gain = cv2.addWeighted(gain, k, self.gain, 1 - k, 0)
+            bias = cv2.addWeighted(bias, k, self.bias, 1 - k, 0)
+            # What comes in front of a face must not be painted over, so the mask follows faster.
+            share = max(k, 0.6)
+            alpha = cv2.addWeighted(alpha, share, self.alpha, 1 - share, 0)
+            blur = self.blur + k * (blur - self.blur)
+        self.index, self.gain, self.bias, self.alpha, self.blur = index, gain, bias, alpha, blur
+        return gain, bias, alpha, blur
+
+
 @dataclass(frozen=True, slots=True)
 class RelightGenerator:
     """Paints the portrait in the target's light, under what is in front of the target's face.
@@ -91,7 +145,9 @@ class RelightGenerator:
             if face.mesh is None:
                 raise ValueError("relight: expected faces with a mesh; run landmarks first")
             if mask.facing(face.mesh) > 0:
-                patches += self._one(frame, face.mesh, self.prepare(identity))
+                known = self.prepare(identity)
+                held = None if face.memory is None else face.memory.setdefault(identity, Held())
+                patches += self._one(frame, face.mesh, known, held)
         return patches
 
     def prepare(self, identity: Identity) -> Prepared:
@@ -118,7 +174,7 @@ class RelightGenerator:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return np.asarray(cv2.warpAffine(found, aligned, size, flags=flags), np.float32)
 
-    def _one(self, frame: Frame, points: Floats, known: Prepared) -> list[Patch]:
+    def _one(self, frame: Frame, points: Floats, known: Prepared, held: Held | None) -> list[Patch]:
         height, width = frame.image.shape[:2]
         patches = []
         aligned = motion.aligned(points)
@@ -150,6 +206,9 @@ class RelightGenerator:
             more, extra = self.network(seen.inputs[None])
             more, extra = (np.ascontiguousarray(v[0].transpose(1, 2, 0)) for v in (more, extra))
             gain, bias = gain * more, bias * more + extra * np.float32(255)
+        alpha, blur = seen.alpha, seen.blur
+        if held is not None:
+            gain, bias, alpha, blur = held.steady(frame.index, gain, bias, alpha, blur)
 
         # From here on at the frame's own resolution.
         onto = geometry.invert(aligned)  # crop → frame
@@ -162,16 +221,16 @@ class RelightGenerator:
         if seen.gamma < 1:
             painted = light.raise_to(painted, seen.gamma)
         painted = _lit(painted, _spread(gain, onto, size), _spread(bias, onto, size))
-        if seen.blur * zoom > 0.4:
-            painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), seen.blur * zoom), np.uint8)
-        alpha = cv2.GaussianBlur(seen.alpha, (0, 0), 0.8) * np.float32(255 * mask.facing(points))
+        if blur * zoom > 0.4:
+            painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), blur * zoom), np.uint8)
+        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.8) * np.float32(255 * mask.facing(points))
         cut = np.asarray(_spread(alpha.astype(np.uint8), onto, size), np.uint8)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
         if eyeballs is not None:
             local = points - np.array([region.x0, region.y0, 0], np.float32)
             eyes.shut(painted, local)
             scene = _under(frame, region, patches)
-            eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=seen.blur * zoom))
+            eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=blur * zoom))
         return [*patches, Patch(painted, cut, shift)]
 
 
