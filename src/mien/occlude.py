@@ -1,0 +1,98 @@
+"""What is in front of a face: spectacles, hair, hands, microphones, masks, letters.
+
+A small network looks at the upright crop of :func:`mien.motion.aligned` and at the mesh drawn into
+it, and says for every pixel how likely something hides the skin there. Inside the face's contour
+the answer means something; outside it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from mien import runtime, zoo
+from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, OVAL, RIGHT_EYE
+from mien.motion import CROP
+from mien.types import Floats, Image
+
+BROWS: Final = (
+    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
+    (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
+)
+"""Outlines of both eyebrows."""
+
+GROWN: Final = 1.04
+"""The contour is enlarged by this before it is filled: what lies on the rim counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occlude:
+    """Finds what hides a face; see ``MODELS.md`` for the network's contract.
+
+    Attributes:
+        model: ``(N, 128, 128, 5)`` float32, RGB 0..1 and both channels of :func:`guide` 0..1,
+            → ``(N, 128, 128)`` the probability that something is in front.
+    """
+
+    model: runtime.Model
+
+    def __call__(self, crops: Image, meshes: Sequence[Floats] | Floats) -> Floats:
+        """How likely each pixel shows something in front of the skin.
+
+        Args:
+            crops: ``(N, 128, 128, 3)`` uint8 RGB, cut by :func:`mien.motion.aligned`.
+            meshes: N meshes ``(468+, 3)`` in pixels of their crops.
+
+        Returns:
+            ``(N, 128, 128)`` float32 0..1; skin, brows, eyes, lips, teeth and beard are 0.
+        """
+        if crops.shape[1:] != (CROP, CROP, 3) or len(meshes) != len(crops):
+            raise ValueError(
+                f"occlude: expected (N, {CROP}, {CROP}, 3) crops and as many meshes, came "
+                f"{crops.shape} and {len(meshes)} meshes"
+            )
+        if not len(crops):
+            return np.zeros((0, CROP, CROP), np.float32)
+        seen = np.concatenate([crops, np.stack([guide(mesh) for mesh in meshes])], axis=3)
+        (out,) = self.model(np.multiply(seen, np.float32(1 / 255), dtype=np.float32))
+        return np.asarray(out, np.float32)
+
+
+def load(*, provider: str = "cpu", threads: int = 1, path: Path | None = None) -> Occlude:
+    """The network that comes with mien, or one from a file with the same contract."""
+    card = zoo.find("occlude")
+    model = runtime.load(path or zoo.path(card), provider=provider, threads=threads, name=card.name)
+    return Occlude(model)
+
+
+def guide(mesh: Floats) -> Image:
+    """The mesh as the network sees it.
+
+    Args:
+        mesh: ``(468+, 3)`` in pixels of the crop.
+
+    Returns:
+        ``(128, 128, 2)`` uint8: the filled contour, 255 inside; and brows 64, lips 128, inner
+        mouth 192, eyes 255.
+    """
+    points = np.round(mesh[:468, :2] * 16).astype(np.int32)
+    features = np.zeros((CROP, CROP), np.uint8)
+    rings = (*((b, 64) for b in BROWS), (OUTER_LIPS, 128), (INNER_LIPS, 192))
+    for ring, value in (*rings, (LEFT_EYE, 255), (RIGHT_EYE, 255)):
+        cv2.fillPoly(features, [points[list(ring)]], value, cv2.LINE_8, 4)
+    return np.stack([contour(mesh), features], axis=2)
+
+
+def contour(mesh: Floats, size: int = CROP) -> Image:
+    """``(size, size)`` uint8, 255 inside the face's contour grown by :data:`GROWN`."""
+    ring = mesh[list(OVAL), :2]
+    centre = ring.mean(0)
+    grown = np.round((centre + (ring - centre) * np.float32(GROWN)) * 16).astype(np.int32)
+    out = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(out, [grown], 255, cv2.LINE_8, 4)
+    return out

@@ -1,0 +1,499 @@
+"""Train the network that sees what is in front of a face.
+
+``python -m mien.train.occlusion --config configs/occlusion.toml`` goes from the photos to the
+shipped weights, and goes on from its last checkpoint if it was stopped:
+
+1. The photos are read, and a mesh is fitted to each (once; kept in the work folder).
+2. A second process draws a pool of pictures with things in front of the face.
+3. The network is trained on the pool. The photos have spectacles, fringes and hands of their own,
+   which nobody labelled. So at the steps of ``relabel`` the network looks at the unaltered photos:
+   what it is sure of becomes an occlusion, what it doubts is left out of the loss.
+4. The weights are written as ONNX into the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import tarfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mien import geometry, occlude
+from mien.motion import CROP, aligned
+from mien.train import occluders
+from mien.types import Floats, Frame, Image
+
+PLANES: Final = 7
+"""Of a picture in the pool: RGB, label, contour, features, and doubt (1 leave out, 2 hidden)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of a run; each is explained in ``configs/occlusion.toml``."""
+
+    seed: int
+    photos: str
+    cache: str
+    work: str
+    pool: int
+    start: int
+    batch: int
+    steps: int
+    relabel: tuple[int, ...]
+    rate: float
+    channels: tuple[int, int, int, int]
+    threads: int
+    every: int
+    minutes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photos with their meshes.
+
+    Attributes:
+        images: ``(N, S, S, 3)`` uint8 RGB.
+        people: ``(N,)`` names.
+        mesh: ``(N, 468, 3)`` float32 in pixels.
+    """
+
+    images: Image
+    people: NDArray[np.str_]
+    mesh: Floats
+
+    def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Indices for training, and of every fortieth person, who is kept for measuring."""
+        held = np.isin(self.people, np.unique(self.people)[::40])
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def digest(self) -> str:
+        """SHA-256 over the names in order: which photos a run was trained on."""
+        return hashlib.sha256("\n".join(self.people.tolist()).encode()).hexdigest()
+
+
+def read_config(path: Path) -> Config:
+    """Read the settings; a key that is unknown or missing is an error that names it."""
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    known = set(Config.__dataclass_fields__)
+    if set(values) != known:
+        wrong = ", ".join(sorted(set(values) ^ known))
+        raise ValueError(f"{path}: these keys are unknown or missing: {wrong}")
+    values["relabel"] = tuple(values["relabel"])
+    values["channels"] = tuple(values["channels"])
+    return Config(**values)
+
+
+def load_photos(path: Path) -> Photos:
+    """Photos from a cache that :func:`make_cache` wrote."""
+    with np.load(path) as data:
+        return Photos(data["images"], data["people"], data["mesh"][:, :468])
+
+
+def make_cache(archive: Path, out: Path, size: int = 200) -> None:
+    """Read ``Name/Name_0001.jpg`` photos from a tar, fit a mesh to each, and keep both.
+
+    Args:
+        archive: The tar of photos.
+        out: The ``.npz`` to write.
+        size: Side of the kept photo; smaller ones are padded with their own edge.
+    """
+    from mien import detect, landmarks  # noqa: PLC0415 - not needed where a cache is at hand
+
+    find, fit = detect.load(), landmarks.load()
+    images, people, meshes = [], [], []
+    with tarfile.open(archive) as tar:
+        for member in sorted(tar, key=lambda m: m.name):
+            stream = tar.extractfile(member) if member.name.endswith(".jpg") else None
+            if stream is None:
+                continue
+            raw = np.frombuffer(stream.read(), np.uint8)
+            image = cv2.cvtColor(cv2.imdecode(raw, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            pad = max(0, size - image.shape[0]) // 2
+            image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+            middle = np.array([image.shape[1], image.shape[0]]) / 2
+            frame = Frame(np.ascontiguousarray(image, np.uint8))
+            faces = [f for f in fit(frame, find(frame)) if f.mesh_score > 0.5]
+            if not faces:
+                continue
+            face = min(faces, key=lambda f: float(np.hypot(*(f.points[2] - middle))))
+            if face.mesh is not None:
+                images.append(frame.image)
+                people.append(member.name.split("/")[-2])
+                meshes.append(face.mesh[:468])
+    np.savez(out, images=np.stack(images), people=np.array(people), mesh=np.stack(meshes))
+
+
+# The network ----------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Two convolutions beside a straight way."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.b = nn.Conv2d(channels, channels, 3, 1, 1)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.b(torch.relu(self.a(x))))
+
+
+class Net(nn.Module):
+    """A U-Net that works at half the crop's size and below, without normalisation.
+
+    The first convolution takes 6×6 pixels in steps of two, as unshuffling pixels 2×2 and a 3×3
+    convolution would; the last gives four values a cell that are shuffled back.
+    """
+
+    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        a, b, c, d = channels
+        self.stem = nn.Conv2d(5, a, 6, 2, 2)
+        self.e0 = nn.Conv2d(a, a, 3, 1, 1)
+        self.d1, self.e1 = nn.Conv2d(a, b, 3, 2, 1), Block(b)
+        self.d2, self.e2 = nn.Conv2d(b, c, 3, 2, 1), Block(c)
+        self.d3, self.e3 = nn.Conv2d(c, d, 3, 2, 1), Block(d)
+        self.u2, self.f2 = nn.Conv2d(d, c, 1), nn.Conv2d(c, c, 3, 1, 1)
+        self.u1, self.f1 = nn.Conv2d(c, b, 1), nn.Conv2d(b, b, 3, 1, 1)
+        self.u0, self.f0 = nn.Conv2d(b, a, 1), nn.Conv2d(a, a, 3, 1, 1)
+        self.out = nn.Conv2d(a, 4, 3, 1, 1)
+        nn.init.constant_(self.out.bias, -2.0)  # most pixels are not hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, 5, 128, 128)`` 0..1 → ``(N, 128, 128)`` logits."""
+        x0 = torch.relu(self.e0(torch.relu(self.stem(x - 0.5))))
+        x1 = self.e1(torch.relu(self.d1(x0)))
+        x2 = self.e2(torch.relu(self.d2(x1)))
+        x3 = self.e3(torch.relu(self.d3(x2)))
+        x2 = torch.relu(self.f2(torch.relu(x2 + _twice(self.u2(x3)))))
+        x1 = torch.relu(self.f1(torch.relu(x1 + _twice(self.u1(x2)))))
+        x0 = torch.relu(self.f0(torch.relu(x0 + _twice(self.u0(x1)))))
+        return F.pixel_shuffle(self.out(x0), 2)[:, 0]
+
+
+class Exported(nn.Module):
+    """The network as it is shipped: pixels last, probabilities out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, 128, 128, 5)`` 0..1 → ``(N, 128, 128)`` 0..1."""
+        return torch.sigmoid(self.net(x.permute(0, 3, 1, 2)))
+
+
+def export(net: nn.Module, path: Path) -> None:
+    """Write the network as ONNX, opset 17, float32, any number of faces."""
+    torch.onnx.export(
+        Exported(net).eval().float(), (torch.zeros(1, CROP, CROP, 5),), str(path),
+        input_names=["crop"], output_names=["occlusion"], opset_version=17, dynamo=False,
+        dynamic_axes={"crop": {0: "faces"}, "occlusion": {0: "faces"}},
+    )  # fmt: skip
+
+
+def loss_of(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy and soft overlap, both over the pixels that count.
+
+    Args:
+        logits: ``(N, h, w)``.
+        label: ``(N, h, w)`` 0..1.
+        weight: ``(N, h, w)``, 0 where a pixel does not count.
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
+    bce = (entropy * weight).sum() / weight.sum().clamp(min=1)
+    p = torch.sigmoid(logits)
+    both = (p * label * weight).sum((1, 2))
+    either = ((p + label - p * label) * weight).sum((1, 2))
+    has = (label * weight).sum((1, 2)) > 8
+    overlap = torch.where(has, 1 - both / either.clamp(min=1), 0.0)
+    return bce + 0.3 * overlap.mean()
+
+
+# The pool -------------------------------------------------------------------------------------
+
+
+def picture(
+    photos: Photos, index: int, textures: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[Image, Floats]:
+    """One picture of the pool, ``(PLANES, CROP, CROP)``, and the map of its photo onto it."""
+    surfaces = [photos.images[int(i)] for i in rng.choice(textures, 3)]
+    s, matrix = occluders.sample(photos.images[index], photos.mesh[index], surfaces, rng)
+    out = np.zeros((PLANES, CROP, CROP), np.uint8)
+    out[:3] = s.image.transpose(2, 0, 1)
+    out[3] = s.label
+    out[4:6] = occlude.guide(s.mesh).transpose(2, 0, 1)
+    return out, matrix
+
+
+def held_out(photos: Photos, count: int, seed: int = 40) -> Image:
+    """Pictures of people, surfaces and numbers not used in training, ``(count, PLANES, …)``."""
+    rng = np.random.default_rng(seed)
+    _, held = photos.split()
+    return np.stack([picture(photos, int(i), held, rng)[0] for i in rng.choice(held, count)])
+
+
+class Pool:
+    """Pictures on disk that one process fills and another reads."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.count = count
+        self.files = [folder / n for n in ("pool.u8", "matrices.f32", "sources.i32", "filled.i64")]
+        mode: Any = "r+" if self.files[0].exists() else "w+"
+        self.pictures = np.memmap(self.files[0], np.uint8, mode, shape=(count, PLANES, CROP, CROP))
+        self.matrices = np.memmap(self.files[1], np.float32, mode, shape=(count, 2, 3))
+        self.sources = np.memmap(self.files[2], np.int32, mode, shape=(count,))
+        self.filled = np.memmap(self.files[3], np.int64, mode, shape=(1,))
+
+    def __len__(self) -> int:
+        return int(self.filled[0])
+
+
+def fill(config: Config, cache: Path) -> None:
+    """Draw what the pool still lacks; runs in a process of its own."""
+    cv2.setNumThreads(1)
+    photos = load_photos(cache)
+    train, _ = photos.split()
+    pool = Pool(Path(config.work), config.pool)
+    for n in range(len(pool), config.pool):
+        if os.getppid() == 1:  # the training is gone
+            return
+        rng = np.random.default_rng((config.seed, n))
+        source = int(rng.choice(train))
+        pool.pictures[n], pool.matrices[n] = picture(photos, source, train, rng)
+        pool.sources[n] = source
+        pool.filled[0] = n + 1
+
+
+def relabel(net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], every: bool) -> int:
+    """Mark in the pool what the network sees in the unaltered photos; returns how many pictures.
+
+    Sure (above .8) becomes hidden, doubt (above .35) is left out of the loss. Photos are looked
+    at once, as they are and mirrored, and remembered in ``seen``.
+    """
+    changed = 0
+    ready = len(pool)
+    sources = pool.sources[:ready]
+    new = [int(i) for i in np.unique(sources) if int(i) not in seen]
+    for start in range(0, len(new), 64):
+        part = new[start : start + 64]
+        inputs = []
+        for i in part:
+            m = aligned(photos.mesh[i], CROP)
+            crop = geometry.warp(photos.images[i], m, CROP)
+            guide = occlude.guide(geometry.transform(m, photos.mesh[i]))
+            inputs.append(np.concatenate([crop, guide], 2))
+        p = _predict(net, torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2))
+        p[p < 0.2] = 0
+        for i, q in zip(part, p, strict=True):
+            seen[i] = (q * 255).astype(np.uint8)
+    for n in range(ready):
+        source = int(sources[n])
+        if not every and source not in new:
+            continue
+        found = seen[source]
+        if not found.any():
+            pool.pictures[n, 6] = 0
+            continue
+        m = aligned(photos.mesh[source], CROP)
+        whole = np.vstack([pool.matrices[n], [0, 0, 1]]) @ np.vstack(
+            [geometry.invert(m), [0, 0, 1]]
+        )
+        here = cv2.warpAffine(found, whole[:2], (CROP, CROP))
+        around = cv2.dilate(here, np.ones((3, 3), np.uint8))
+        doubt = np.where(here > 204, 2, np.where(around > 90, 1, 0))
+        pool.pictures[n, 6] = doubt
+        changed += int(doubt.any())
+    return changed
+
+
+def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures from the pool, half of them mirrored, each in a light of its own.
+
+    Returns:
+        Input ``(N, 5, h, w)`` 0..1, label ``(N, h, w)`` and weight ``(N, h, w)``.
+    """
+    x = np.array(pool.pictures[np.sort(rng.integers(0, len(pool), size))])
+    flip = rng.random(size) < 0.5
+    x[flip] = x[flip, ..., ::-1]
+    t = torch.from_numpy(x).float() / 255
+    gain = torch.from_numpy(np.exp(rng.normal(0, 0.12, (size, 3, 1, 1))).astype(np.float32))
+    bias = torch.from_numpy(rng.normal(0, 0.04, (size, 1, 1, 1)).astype(np.float32))
+    t[:, :3] = (t[:, :3] * gain + bias).clamp(0, 1)
+    label, doubt = t[:, 3], torch.from_numpy(x[:, 6])
+    weight = t[:, 4] * ((doubt != 1) | (label > 0.5)).float() + 0.03 * (1 - t[:, 4])
+    label = torch.maximum(label, (doubt == 2).float())
+    return t[:, [0, 1, 2, 4, 5]].contiguous(memory_format=torch.channels_last), label, weight
+
+
+# Training -------------------------------------------------------------------------------------
+
+
+def overlap(net: nn.Module, pictures: Image) -> float:
+    """Intersection over union of hidden pixels within the contours, all pictures together."""
+    p = _predict(net, torch.from_numpy(pictures[:, [0, 1, 2, 4, 5]])) > 0.5
+    inside, label = pictures[:, 4] > 127, pictures[:, 3] > 127
+    both, either = (p & label & inside).sum(), ((p | label) & inside).sum()
+    return float(both) / max(float(either), 1.0)
+
+
+def train(config: Config) -> None:
+    """Train from the last checkpoint, or from the start, to the last step, and export."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(config.seed)
+    work = Path(config.work)
+    work.mkdir(parents=True, exist_ok=True)
+    cache = Path(config.cache) if config.cache else work / "photos.npz"
+    if not cache.exists():
+        make_cache(Path(config.photos), cache)
+    photos = load_photos(cache)
+    filler = multiprocessing.get_context("spawn").Process(
+        target=fill, args=(config, cache), daemon=True
+    )
+    pool = Pool(work, config.pool)
+    filler.start()
+    test = work / "held_out.npy"
+    if not test.exists():
+        np.save(test, held_out(photos, 256))
+    pictures = np.load(test)
+    net = Net(config.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = Net(config.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.load_state_dict(net.state_dict())
+    adam = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=1e-4)
+    step, spent, seen = 0, 0.0, {}
+    saved = work / "last.pt"
+    if saved.exists():
+        state = torch.load(saved, weights_only=False)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        adam.load_state_dict(state["adam"])
+        step, spent, seen = state["step"], state["spent"], state["seen"]
+    log = (work / "log.jsonl").open("a", encoding="utf-8")
+    board = _board(work)
+    _say(log, {"seed": config.seed, "people": photos.digest(), "photos": len(photos.people),
+               "parameters": sum(p.numel() for p in net.parameters()), "from": step})  # fmt: skip
+    while len(pool) < min(config.start, config.pool):
+        time.sleep(1)
+    started, total, known = time.monotonic(), 0.0, len(pool)
+    while step < config.steps:
+        if config.minutes and time.monotonic() - started > config.minutes * 60:
+            break
+        progress = step / config.steps
+        if config.minutes:
+            progress = max(progress, (time.monotonic() - started) / (config.minutes * 60))
+        for group in adam.param_groups:
+            warm = min(1.0, (step + 1) / 200)
+            group["lr"] = config.rate * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+        x, label, weight = batch_of(pool, config.batch, np.random.default_rng((config.seed, step)))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(x)
+        loss = loss_of(logits.float(), label, weight)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        adam.step()
+        step += 1
+        total += float(loss.detach())
+        keep = min(0.998, (step + 1) / (step + 20))
+        with torch.no_grad():
+            for mean, now in zip(average.parameters(), net.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+        again = step in config.relabel
+        grown = bool(seen) and step % config.every == 0 and len(pool) > known
+        if again or grown:
+            if again:
+                seen.clear()
+            changed = relabel(average, photos, pool, seen, again)
+            known = len(pool)
+            _say(log, {"step": step, "relabelled": changed})
+        if step % config.every == 0 or step == config.steps:
+            now = spent + time.monotonic() - started
+            row = {"step": step, "loss": round(total / config.every, 4), "pool": len(pool),
+                   "iou": round(overlap(average, pictures), 4), "minutes": round(now / 60, 1)}  # fmt: skip
+            _say(log, row)
+            if board is not None:
+                board.add_scalar("loss", row["loss"], step)
+                board.add_scalar("iou", row["iou"], step)
+            total = 0.0
+            _save(saved, net, average, adam, step, now, seen)
+            export(_copy(average, config), work / "occlude.onnx")
+    _save(saved, net, average, adam, step, spent + time.monotonic() - started, seen)
+    export(_copy(average, config), work / "occlude.onnx")
+    _say(log, {"step": step, "iou": round(overlap(average, pictures), 4), "done": True})
+    filler.terminate()
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _predict(net: nn.Module, planes: Tensor) -> Floats:
+    """``(N, h, w)`` 0..1 for ``(N, 5, h, w)`` uint8."""
+    out = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for part in planes.split(32):
+            x = (part.float() / 255).contiguous(memory_format=torch.channels_last)
+            out.append(torch.sigmoid(net(x).float()).numpy())
+    return np.concatenate(out)
+
+
+def _copy(net: nn.Module, config: Config) -> Net:
+    out = Net(config.channels)
+    out.load_state_dict(net.state_dict())
+    return out
+
+
+def _save(
+    path: Path, net: nn.Module, average: nn.Module, adam: torch.optim.Optimizer, step: int,
+    spent: float, seen: dict[int, Image],
+) -> None:  # fmt: skip
+    buffer = io.BytesIO()
+    torch.save(
+        {"net": net.state_dict(), "average": average.state_dict(), "adam": adam.state_dict(),
+         "step": step, "spent": spent, "seen": seen}, buffer,
+    )  # fmt: skip
+    part = path.with_suffix(".part")  # a stop in the middle leaves the last one whole
+    part.write_bytes(buffer.getvalue())
+    part.replace(path)
+
+
+def _say(log: Any, row: dict[str, Any]) -> None:
+    log.write(json.dumps(row) + "\n")
+    log.flush()
+
+
+def _board(work: Path) -> Any:
+    """TensorBoard's writer where it is installed; the log file says the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError:
+        return None
+    return SummaryWriter(str(work / "board"))  # type: ignore[no-untyped-call]
+
+
+def main() -> None:
+    """Entry of ``python -m mien.train.occlusion``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    train(read_config(parser.parse_args().config))
+
+
+if __name__ == "__main__":
+    main()
