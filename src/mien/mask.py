@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, yaw
+from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, eye_opening, yaw
 from mien.motion import MotionField
 from mien.types import Floats, Image
 
@@ -103,6 +103,29 @@ def features(mesh: Floats, side: int) -> Floats:
         cv2.fillPoly(canvas, [hull], 255, cv2.LINE_8, 4)
     grown = cv2.dilate(canvas, np.ones((5, 5), np.uint8))
     return np.asarray(cv2.GaussianBlur(grown, (0, 0), 1.5), np.float32) * np.float32(1 / 255)
+
+
+def shut_eyes(mesh: Floats, side: int) -> Floats:
+    """Where lids are, as far as they are shut; ``(side, side)`` float32 0..1.
+
+    Args:
+        mesh: ``(468+, 3)`` in cells of a square grid, eyes level.
+        side: Of the grid.
+    """
+    out = np.zeros((side, side), np.float32)
+    for ring, opening in zip((LEFT_EYE, RIGHT_EYE), eye_opening(mesh), strict=True):
+        x = min(max((0.2 - opening) / 0.1, 0.0), 1.0)
+        if x == 0:
+            continue
+        corner, other = mesh[ring[0], :2], mesh[ring[8], :2]
+        middle, wide = (corner + other) / 2, float(np.hypot(*(other - corner)))
+        angle = float(np.degrees(np.arctan2(*(other - corner)[::-1])))
+        eye = np.zeros((side, side), np.uint8)
+        centre = (float(middle[0]), float(middle[1] - 0.04 * wide))
+        cv2.ellipse(eye, (centre, (1.35 * wide, 0.75 * wide), angle), 255, cv2.FILLED)
+        soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * wide + 0.5), np.float32)
+        out = np.maximum(out, soft * np.float32(x * x * (3 - 2 * x) / 255))
+    return out
 
 
 def facing(mesh: Floats) -> float:

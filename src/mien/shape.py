@@ -81,15 +81,15 @@ STATIC: Final = (
 """Points of eyes, nose, temples, cheekbones and forehead."""
 
 
-def bend(mesh: Floats, portrait: Floats, share: float) -> Bend:
+def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     """The field that gives a face a share of a portrait's breadth.
 
     Args:
         mesh: ``(468+, 3)`` of the target in pixels of the frame.
-        portrait: From :func:`frontal`.
+        own: Of the target, from :func:`frontal`; of this frame, or a mean over several.
+        portrait: Of the portrait, from :func:`frontal`.
         share: 0..1.
     """
-    own = frontal(mesh)
     p = np.asarray(mesh[:468], np.float64)
     axis = p[[263, 362]].mean(0) - p[[33, 133]].mean(0)
     axis /= max(float(np.linalg.norm(axis)), 1e-6)

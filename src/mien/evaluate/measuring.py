@@ -208,8 +208,10 @@ def _measure_place(  # noqa: PLR0917
     earlier: Image | None = None
     memory: dict[Any, Any] = {}
     if place.before is not None:
-        earlier, _ = swap(*place.before, subject.identity, generate, memory)
-    image, patches = swap(place.image, place.face, subject.identity, generate, memory, 1)
+        earlier, _ = swap(*place.before, subject.identity, generate, memory=memory)
+    image, patches = swap(
+        place.image, place.face, subject.identity, generate, memory=memory, index=1
+    )
     alpha = quality.mask_in_view(patches, original)
     if not ((alpha > 127) & (place.inside > 0)).any():
         mine.lost += 1
@@ -269,6 +271,7 @@ def swap(
     face: Face,
     identity: Identity,
     generate: Generate,
+    *,
     memory: dict[Any, Any] | None = None,
     index: int = 0,
 ) -> tuple[Image, list[Patch]]:

@@ -86,6 +86,14 @@ class Held:
     bias: Floats | None = None
     alpha: Floats | None = None
     blur: float = 0.0
+    frontal: Floats | None = None
+
+    def shape(self, index: int, frontal: Floats) -> Floats:
+        """The target's own shape; a person keeps it, so it is averaged over many frames."""
+        if 0 < abs(index - self.index) <= NEXT and self.frontal is not None:
+            frontal = self.frontal + np.float32(0.1) * (frontal - self.frontal)
+        self.frontal = frontal
+        return frontal
 
     def steady(
         self, index: int, gain: Floats, bias: Floats, alpha: Floats, blur: float
@@ -180,7 +188,10 @@ class RelightGenerator:
         aligned = motion.aligned(points)
         crop = geometry.warp(frame.image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
         if self.options.shape > 0:
-            bend = shape.bend(points, known.frontal, self.options.shape)
+            own = shape.frontal(points)
+            if held is not None:
+                own = held.shape(frame.index, own)
+            bend = shape.bend(points, own, known.frontal, self.options.shape)
             patch = shape.surroundings(frame, bend)
             if patch is not None:
                 patches.append(patch)
@@ -206,6 +217,7 @@ class RelightGenerator:
             more, extra = self.network(seen.inputs[None])
             more, extra = (np.ascontiguousarray(v[0].transpose(1, 2, 0)) for v in (more, extra))
             gain, bias = gain * more, bias * more + extra * np.float32(255)
+        gain, bias = settle(seen, crop, gain, bias)
         alpha, blur = seen.alpha, seen.blur
         if held is not None:
             gain, bias, alpha, blur = held.steady(frame.index, gain, bias, alpha, blur)
@@ -338,6 +350,8 @@ def look(  # noqa: PLR0917
     free = np.float32(1) - mask.openings(flow, mesh, eyes=eyes)
     if occluded is not None:
         free *= np.float32(1) - occluded
+    # A blink is the target's: lids drawn shut out of open ones look half open.
+    free *= np.float32(1) - mask.shut_eyes(mesh, crop.shape[0])
     points = mesh[list(mask.SKIN), :2]
     theirs = mask.skin(crop, points)
     ours = (
@@ -354,6 +368,8 @@ def look(  # noqa: PLR0917
     gamma = light.match_contrast(here.contrast, there.contrast) ** 0.5
     if gamma < 1:
         painted = light.raise_to(painted, gamma)
+    # Contrast that is left over makes fine detail stand out as well.
+    rough = max(1.0, gamma * here.contrast / max(there.contrast, 1e-3)) ** 0.5
     source = light.low(painted, bare * ours + np.float32(1e-3))
     scene = light.low(crop, bare * theirs + np.float32(1e-3))
     gain, bias = (_enlarge(v) for v in light.gain_and_bias(source, scene))
@@ -372,9 +388,33 @@ def look(  # noqa: PLR0917
     inputs[8], inputs[9] = flow.stretch, ours
     inputs[10], inputs[11], inputs[12] = side, strength, float(eyes)
     return Look(
-        flow, painted, gamma, light.match_sharpness(here.sharpness, there.sharpness),
+        flow, painted, gamma, light.match_sharpness(rough * here.sharpness, there.sharpness),
         gain, bias, outline * flow.visible * ours * free, inputs,
     )  # fmt: skip
+
+
+SETTLE: Final = 0.4
+"""Share of what is left of the difference in broad light that is made good for at the end."""
+
+
+def settle(seen: Look, crop: Image, gain: Floats, bias: Floats) -> tuple[Floats, Floats]:
+    """Bring the broad brightness of what will be painted, features and all, to the target's.
+
+    Args:
+        seen: The face.
+        crop: ``(128, 128, 3)`` uint8, the target.
+        gain: ``(128, 128, 3)`` float32.
+        bias: ``(128, 128, 3)`` float32, 0..255.
+
+    Returns:
+        Both, times what was missing.
+    """
+    weight = seen.alpha + np.float32(1e-3)
+    lit = np.clip(seen.painted * gain + bias, 0, 255)
+    ours = light.low(lit, weight).mean(2)
+    theirs = light.low(crop, weight).mean(2)
+    missing = _enlarge(((theirs + 4) / (ours + 4)) ** np.float32(SETTLE))[..., None]
+    return gain * missing, bias * missing
 
 
 def one_sided(crop: Image, cover: motion.Cover, weight: Floats) -> Floats:
