@@ -137,7 +137,7 @@ def test_video_as_json(tmp_path, clip):
     assert summary["seconds"] > 0
     stages = {"decode", "detect", "landmarks", "embed", "generate", "blend", "mark", "encode"}
     assert stages <= set(summary["stages"])
-    assert summary["models"]["generate"] == {"model": "mesh", "provider": "cpu"}
+    assert summary["models"]["generate"] == {"model": "relight", "provider": "cpu"}
     assert summary["warnings"] == []
     with media.open_source(tmp_path / "out.mp4") as source:
         assert sum(1 for _ in source) == 12

@@ -9,7 +9,7 @@ from mien.errors import UsageError
 def test_defaults(tmp_path):
     settings = config.load(environment={}, folder=tmp_path)
     assert settings == config.Settings()
-    assert settings.generator == "mesh"
+    assert settings.generator == "relight"
 
 
 def test_order(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 import synthetic
 from mien import blend, generate, identity, landmarks, motion
-from mien.errors import ModelNotFound
+from mien.errors import ModelNotFound, UsageError
+from mien.generate import mesh as mesh_
 from mien.types import Frame, Identity, Patch, Portrait
 
 LIGHT, DARK = (224, 184, 160), (104, 70, 52)
@@ -247,7 +248,7 @@ def test_the_level_is_the_one_just_above_the_target_s_resolution(height: float, 
     paint = generate.prepare(synthetic.portrait(1024))  # the face is 602 pixels high
     mesh = synthetic.mesh((400, 400), height)
     flow = motion.field(mesh, paint.mesh, motion.region_of(mesh, 800, 800))
-    chosen, lookup = generate._level(paint, flow)
+    chosen, lookup = mesh_.level_of(paint, flow)
     assert chosen == level
     np.testing.assert_allclose(lookup * 2**level, flow.lookup)
 
@@ -471,13 +472,13 @@ def test_warp_leaves_the_light_of_the_portrait_and_a_profile_is_left_out():
 
 def test_what_depends_on_the_identity_alone_is_done_once(monkeypatch: pytest.MonkeyPatch):
     calls = []
-    real = generate.prepare
+    real = mesh_.prepare
 
     def counted(portrait: Portrait, *, even: bool) -> generate.Paint:
         calls.append(portrait)
         return real(portrait, even=even)
 
-    monkeypatch.setattr(generate, "prepare", counted)
+    monkeypatch.setattr(mesh_, "prepare", counted)
     make = generate.MeshGenerator()
     one_, other = synthetic.identity(), synthetic.identity(skin=DARK)
     mesh = synthetic.mesh((100, 100), 120)
@@ -511,9 +512,17 @@ def test_the_best_portrait_is_used():
 
 
 def test_generators_have_names():
-    assert {generate.load(n).relight for n in generate.GENERATORS} == {True, False}
-    with pytest.raises(ModelNotFound, match=r"'gan' is unknown; known are mesh, warp"):
+    assert [generate.load(n).relight for n in ("mesh", "warp")] == [True, False]
+    assert isinstance(generate.load("relight"), generate.relight.RelightGenerator)
+    assert set(generate.GENERATORS) == {"relight", "mesh", "warp"}
+    with pytest.raises(ModelNotFound, match=r"'gan' is unknown; known are relight, mesh, warp"):
         generate.load("gan")
+
+
+@pytest.mark.parametrize("name", ["mesh:shape=0.5", "warp:eyes=target"])
+def test_options_are_relight_s_alone(name: str):
+    with pytest.raises(UsageError, match=f"generator '{name}': only relight takes options"):
+        generate.load(name)
 
 
 # --- real photos ------------------------------------------------------------------------------
@@ -541,7 +550,7 @@ def test_a_real_portrait_onto_its_own_photo(photos, name: str, evened: bool, mon
     """Nothing to see changes, but for the side light, which is taken out of portraits."""
     image, mesh, who = photos[name]
     if not evened:
-        monkeypatch.setattr(generate, "even_light", lambda image, mesh, own: image)
+        monkeypatch.setattr(mesh_, "even_light", lambda image, mesh, own: image)
     patch = one(image, mesh, who)
     mask = full_mask(patch, image)
     assert (mask > 127).sum() > 0.4 * cv2.contourArea(mesh[list(landmarks.OVAL), :2])

@@ -590,7 +590,7 @@ def test_loading_names_what_it_does_not_know():
 def test_the_default_stages_say_what_they_are(request: pytest.FixtureRequest):
     default = request.getfixturevalue("swapper")
     assert set(default.models) == {"detect", "landmarks", "embed", "generate"}
-    assert default.models["generate"] == ("mesh", "cpu")
+    assert default.models["generate"] == ("relight", "cpu")
 
 
 # --- speed beside other work ------------------------------------------------------------------
