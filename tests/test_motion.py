@@ -345,3 +345,57 @@ def test_a_real_mesh_onto_itself(footage: Path):
     off = np.abs(field.lookup - cells(field)).max(-1)
     assert np.percentile(off, 99) < 0.5
     assert cv2.connectedComponents((field.inside == 0).astype(np.uint8), connectivity=4)[0] <= 5
+
+
+# --- cover, through, mirrored, aligned --------------------------------------------------------
+
+
+def test_a_field_is_a_cover_seen_through():
+    target, portrait = synthetic.mesh((60, 58), 90, yaw=0.3), synthetic.mesh((40, 40), 60)
+    cover = motion.cover(target, WHOLE)
+    assert cover.hit.shape == (120, 120)
+    assert cover.mesh.shape == (504, 3)
+    one = motion.through(cover, motion.extended(portrait))
+    other = motion.field(target, motion.extended(portrait), WHOLE)
+    np.testing.assert_array_equal(one.lookup, other.lookup)
+    np.testing.assert_array_equal(one.stretch, other.stretch)
+    filled = (cover.hit >= 0) & (cover.hit < motion.topology().filled)
+    np.testing.assert_array_equal(one.inside > 0, filled)
+
+
+def test_stretch_is_one_on_a_face_of_any_size_and_less_where_it_is_turned_away():
+    target = synthetic.mesh((60, 58), 90)
+    cover = motion.cover(target, WHOLE)
+    same = motion.through(cover, motion.extended(synthetic.mesh((200, 180), 300)))
+    assert np.abs(same.stretch - 1).max() < 0.02
+    turned = motion.through(cover, motion.extended(synthetic.mesh((60, 58), 90, yaw=0.6)))
+    assert turned.stretch.min() >= -0.5
+    assert turned.stretch.max() <= 2
+    right, left = (turned.stretch[58, int(target[v, 0])] for v in (454, 234))
+    assert abs(right - left) > 0.3
+
+
+def test_mirrored_is_the_reflection_on_a_symmetric_face():
+    mesh = synthetic.mesh((59.5, 59.5), 90)
+    cover = motion.cover(mesh, WHOLE)
+    lookup = motion.mirrored(cover)
+    assert lookup.shape == (60, 60, 2)
+    on = cover.hit[::2, ::2] >= 0
+    ys, xs = np.nonzero(on)
+    np.testing.assert_allclose(lookup[on], np.stack([59 - xs, ys], 1), atol=0.1)
+    ys, xs = np.nonzero(~on)
+    np.testing.assert_array_equal(lookup[~on], np.stack([xs, ys], 1))
+
+
+@pytest.mark.parametrize("pose", [{}, {"roll": 0.9}, {"roll": -2.0}])
+def test_aligned_is_upright_centred_and_has_its_margin(pose):
+    mesh = synthetic.mesh((310, 240), 170, **pose)
+    matrix = motion.aligned(mesh)
+    seen = geometry.transform(matrix, mesh)
+    low, high = seen[:468, :2].min(0), seen[:468, :2].max(0)
+    np.testing.assert_allclose((low + high) / 2, 63.5, atol=0.6)
+    assert (high - low).max() == pytest.approx(128 / 1.3, rel=0.01)
+    assert seen[33, 1] == pytest.approx(seen[263, 1], abs=0.3)
+    assert seen[33, 0] < seen[263, 0]
+    half = geometry.transform(motion.aligned(mesh, 64), mesh)
+    np.testing.assert_allclose(half[:, :2] + 0.5, (seen[:, :2] + 0.5) / 2, atol=0.01)

@@ -267,7 +267,7 @@ def test_a_larger_frame_is_sharper_in_the_same_light(network):
     source = striped(512)
     who, make = person(source.image, source.mesh), RelightGenerator(network, None, PLAIN)
     half = cv2.resize(source.image, (256, 256), interpolation=cv2.INTER_AREA)
-    small_mesh = (source.mesh + [0.5, 0.5, 0]) / 2 - [0.25, 0.25, 0]
+    small_mesh = source.mesh / 2 - np.array([0.25, 0.25, 0])
     large, _ = paint(make, source.image, source.mesh, who)
     small, _ = paint(make, half, small_mesh.astype(np.float32), who)
     size = large.mask.shape[::-1]

@@ -134,7 +134,8 @@ def test_the_patch_covers_what_moves_and_is_the_frame_elsewhere():
     assert 0 <= x < x + w <= 400
     assert w * h < 400 * 400
     ys, xs = np.mgrid[y : y + h, x : x + w]
-    shift = BEND.at(np.stack([xs.ravel(), ys.ravel()], 1).astype(np.float32)).reshape(h, w, 2)
+    places = np.stack([xs, ys], -1).astype(np.float32)
+    shift = np.stack([BEND.at(row) for row in places])
     still = np.abs(shift).max(2) < 0.005
     assert still.any()
     away = np.abs(patch.image.astype(int) - image[y : y + h, x : x + w])

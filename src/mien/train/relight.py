@@ -88,7 +88,7 @@ def total(
         "hue": torch.ones_like(cross),
     }
     logged = {
-        k: float(v.sum() / kinds.get(k, cross * strength).sum().clamp(min=1))
+        k: float(v.detach().sum() / kinds.get(k, cross * strength).sum().clamp(min=1))
         for k, v in parts.items()
     }
     loss = torch.stack([weights[k] * v.mean() for k, v in parts.items()]).sum()
