@@ -136,10 +136,10 @@ def test_the_patch_covers_what_moves_and_is_the_frame_elsewhere():
     ys, xs = np.mgrid[y : y + h, x : x + w]
     places = np.stack([xs, ys], -1).astype(np.float32)
     shift = np.stack([BEND.at(row) for row in places])
-    still = np.abs(shift).max(2) < 0.005
+    still = np.abs(shift).max(2) < 0.05
     assert still.any()
     away = np.abs(patch.image.astype(int) - image[y : y + h, x : x + w])
-    assert away[still].max() <= 1
+    assert away[still].max() <= 4
     assert away.max() > 20
 
 

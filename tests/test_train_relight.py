@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -283,8 +284,7 @@ def test_a_run_stops_saves_and_goes_on(tmp_path, monkeypatch):
                  "recogniser": str(tiny_recogniser(tmp_path / "tiny.onnx"))},
         "run": {"folder": str(tmp_path / "run"), "seed": 3, "steps": 3, "batch": 2, "threads": 1,
                 "rate": 1e-4, "ema": 0.9, "save": 1, "validate": 100},
-        "loss": {"colour": 4.0, "detail": 4.0, "identity": 2.0, "margin": 1.0, "light": 5.0,
-                 "keep": 1.0, "real": 0.05},
+        "loss": tomllib.loads((ROOT / "configs" / "relight.toml").read_text())["loss"],
     }  # fmt: skip
     seen: list[list[int]] = []
     left = 1
