@@ -114,7 +114,7 @@ def shut_eyes(mesh: Floats, side: int) -> Floats:
     """
     out = np.zeros((side, side), np.float32)
     for ring, opening in zip((LEFT_EYE, RIGHT_EYE), eye_opening(mesh), strict=True):
-        x = min(max((0.2 - opening) / 0.1, 0.0), 1.0)
+        x = min(max((0.16 - opening) / 0.08, 0.0), 1.0)
         if x == 0:
             continue
         corner, other = mesh[ring[0], :2], mesh[ring[8], :2]
@@ -122,7 +122,7 @@ def shut_eyes(mesh: Floats, side: int) -> Floats:
         angle = float(np.degrees(np.arctan2(*(other - corner)[::-1])))
         eye = np.zeros((side, side), np.uint8)
         centre = (float(middle[0]), float(middle[1] - 0.04 * wide))
-        cv2.ellipse(eye, (centre, (1.35 * wide, 0.75 * wide), angle), 255, cv2.FILLED)
+        cv2.ellipse(eye, (centre, (1.25 * wide, 0.6 * wide), angle), 255, cv2.FILLED)
         soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * wide + 0.5), np.float32)
         out = np.maximum(out, soft * np.float32(x * x * (3 - 2 * x) / 255))
     return out

@@ -9,7 +9,7 @@ portrait warped at the target's own resolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,7 +20,7 @@ from mien import eyes, geometry, mask, motion, occlude, portrait, runtime, shape
 from mien.errors import UsageError
 from mien.generate import light
 from mien.generate import mesh as mesh_
-from mien.types import Faces, Floats, Frame, Identity, Image, Patch, Rect
+from mien.types import Faces, Floats, Frame, Identity, Image, Patch, Portrait, Rect
 
 CHANNELS: Final = 13
 """Of the network's input, see :func:`look`."""
@@ -165,7 +165,7 @@ class RelightGenerator:
             first = identity.portraits[0]
             clean = portrait.restore(identity.portraits, self._in_front if self.occlude else None)
             made = Prepared(
-                mesh_.pyramid(clean.image, clean.own, motion.extended(clean.mesh)),
+                texture_of(first, clean),
                 shape.frontal(first.mesh),
                 eyes.prepare(first.image, first.mesh),
             )
@@ -290,6 +290,35 @@ def parse(options: str) -> Options:
     return Options(**chosen)
 
 
+def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
+    """What is painted: the photo itself where it shows the face, else what was restored.
+
+    The restored portrait is lit alike all over, for which light and shade of the photo had to be
+    guessed; what the photo shows is more the person than that. A photo that was turned to the
+    front is used as it was restored.
+
+    Args:
+        first: The best photo.
+        clean: Restored from all of them.
+    """
+    mesh = motion.extended(clean.mesh)
+    if clean.image.shape != first.image.shape or not np.allclose(clean.mesh, first.mesh[:468]):
+        return mesh_.pyramid(clean.image, clean.own, mesh)
+    calm = np.ascontiguousarray(portrait.denoise(first.image, first.mesh))
+    plain = mesh_.prepare(replace(first, image=calm))
+    seen = np.clip((clean.trust.astype(np.float32) - 200) / 40, 0, 1)
+    # A little into what is seen, so that no rim of what was hidden stays.
+    width = max(1, int(np.ptp(first.mesh[:468, 0])) // 60)
+    seen = cv2.erode(seen, np.ones((2 * width + 1,) * 2, np.uint8))
+    seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), width), np.float32)
+    sure = seen + np.float32(1e-3)
+    gain, bias = light.light(clean.image, sure, plain.levels[0], sure)
+    filled = light.apply(clean.image, gain, bias)
+    image = cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen)
+    own = plain.own[0] * seen + clean.own * (1 - seen)
+    return mesh_.pyramid(np.asarray(image, np.uint8), own.astype(np.uint8), mesh)
+
+
 class Look(NamedTuple):
     """What is known about one face before the network runs, on the aligned crop.
 
@@ -393,7 +422,7 @@ def look(  # noqa: PLR0917
     )  # fmt: skip
 
 
-SETTLE: Final = 0.4
+SETTLE: Final = 0.2
 """Share of what is left of the difference in broad light that is made good for at the end."""
 
 

@@ -24,10 +24,11 @@ from mien.landmarks import yaw
 from mien.portrait.canvas import canvas, view_of
 from mien.portrait.fuse import fill, fuse, own_of
 from mien.portrait.grids import CELLS, FRONTAL, enlarge, mix, sample
+from mien.portrait.noise import denoise
 from mien.portrait.photo import Occluded, Photo
 from mien.types import Floats, Image, Portrait, Rect
 
-__all__ = ["Occluded", "Restored", "restore"]
+__all__ = ["Occluded", "Restored", "denoise", "restore"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
