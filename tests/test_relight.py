@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 import synthetic
 from mien import blend, geometry, motion, runtime
 from mien.errors import UsageError
+from mien.generate import look as looks
 from mien.generate import relight
 from mien.generate.light import low
 from mien.generate.relight import Options, RelightGenerator
@@ -41,7 +42,7 @@ def constant(folder: Path, gain: float, bias: float) -> runtime.Model:
         helper.make_node("Add", ["zero", "g"], ["gain"]),
         helper.make_node("Add", ["zero", "b"], ["bias"]),
     ]
-    shape = ["faces", relight.CHANNELS, SIDE, SIDE]
+    shape = ["faces", looks.CHANNELS, SIDE, SIDE]
     graph = helper.make_graph(
         nodes, "constant",
         [helper.make_tensor_value_info("face", TensorProto.FLOAT, shape)],
@@ -96,12 +97,12 @@ def seen(skin=LIGHT, *, shade=None, **options):
     cover = motion.cover(mesh, relight.CROP)
     source = synthetic.portrait(160, DARK)
     texture = motion.extended(source.mesh)
-    return relight.look(crop, cover, mesh, source.image, None, texture, **options), crop, mesh
+    return looks.look(crop, cover, mesh, source.image, None, texture, **options), crop, mesh
 
 
 def test_shapes_and_ranges_of_the_inputs():
     look, crop, _ = seen(strength=0.25, eyes=True)
-    assert look.inputs.shape == (relight.CHANNELS, SIDE, SIDE)
+    assert look.inputs.shape == (looks.CHANNELS, SIDE, SIDE)
     assert look.inputs.dtype == np.float32
     assert look.painted.shape == crop.shape
     assert look.gain.shape == look.bias.shape == crop.shape
@@ -162,11 +163,11 @@ def test_the_light_of_a_symmetric_face_is_on_both_sides():
     image = synthetic.picture(SIDE, SIDE, mesh)
     cover, ones = motion.cover(mesh, relight.CROP), np.ones((SIDE, SIDE), np.float32)
     inside = cover.hit >= 0
-    even = relight.one_sided(image, cover, ones)
+    even = looks.one_sided(image, cover, ones)
     assert np.abs(even[inside]).mean() < 0.02
     for sign in (-1, 1):
         ramp = np.exp(sign * np.linspace(-0.4, 0.4, SIDE, dtype=np.float32))[None, :, None]
-        side = relight.one_sided(np.clip(image * ramp, 0, 255).astype(np.uint8), cover, ones)
+        side = looks.one_sided(np.clip(image * ramp, 0, 255).astype(np.uint8), cover, ones)
         left, right = side[40:90, 35:50].mean(), side[40:90, 78:93].mean()
         assert sign * right > 0.08
         assert sign * left < -0.08

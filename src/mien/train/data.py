@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mien import detect, geometry, landmarks, motion, runtime
 from mien.errors import MediaError
-from mien.generate import relight
+from mien.generate.look import look
 from mien.landmarks import five_points
 from mien.types import Floats, Frame, Image, Rect
 
@@ -146,7 +146,7 @@ class Pairs:
     eyes: float
 
     def __call__(self, number: int) -> dict[str, Any]:
-        """One sample: what :func:`mien.generate.relight.look` sees and losses compare with."""
+        """One sample: what :func:`mien.generate.look.look` sees and losses compare with."""
         rng = np.random.default_rng((self.seed, number))
         photos = self.photos
         target = self._photo(rng)
@@ -160,7 +160,7 @@ class Pairs:
             geometry.signed_areas(motion.extended(in_cells), motion.topology().triangles),
         )  # fmt: skip
         strength = 1.0 if rng.random() < 0.4 else float(rng.random())
-        seen = relight.look(
+        seen = look(
             crop, cover, in_cells, disturb(image, rng), None, motion.extended(mesh),
             occluded=_blob(rng) if rng.random() < 0.2 else None,
             strength=strength, eyes=rng.random() < self.eyes,

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import torch
 
-from mien.generate import relight
+from mien.generate.look import CHANNELS
 from mien.train.networks import Relight
 
 OPSET = 17
@@ -28,7 +28,7 @@ def export(net: Relight, out: Path, record: dict[str, str]) -> None:
         record: Kept as the graph's metadata.
     """
     net.eval()
-    example = torch.zeros(1, relight.CHANNELS, 128, 128)
+    example = torch.zeros(1, CHANNELS, 128, 128)
     with warnings.catch_warnings():
         # The exporter by tracing is called old, but writes the graph without another package.
         warnings.simplefilter("ignore")
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     saved = torch.load(options.checkpoint, weights_only=True)
-    net = Relight(relight.CHANNELS)
+    net = Relight(CHANNELS)
     net.load_state_dict(saved["mean"])
     record = {key: str(saved[key]) for key in ("config", "data", "step")}
     export(net, options.out, record | {"hours": f"{saved['hours']:.2f}"})

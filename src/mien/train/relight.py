@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from mien import embed
-from mien.generate import relight
+from mien.generate.look import CHANNELS
 from mien.train import data, losses
 from mien.train.networks import Discriminator, Relight
 from mien.types import Face, Frame
@@ -179,7 +179,7 @@ def train(config: dict[str, Any]) -> None:  # noqa: PLR0915 - reads top to botto
     held = data.Pairs(photos, held_out, 1, 0.75, 0.0)
     recogniser = losses.Recogniser(Path(where["recogniser"]))
 
-    net = Relight(relight.CHANNELS)
+    net = Relight(CHANNELS)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = copy.deepcopy(net).requires_grad_(False)
     judge = Discriminator()
