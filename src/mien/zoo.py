@@ -144,7 +144,9 @@ CARDS = (
         task="occlude",
         family="occlude",
         file="occlude.onnx",
-        sources=("trained by mien: python -m mien.train.occlusion --config configs/occlusion.toml",),
+        sources=(
+            "trained by mien: python -m mien.train.occlusion --config configs/occlusion.toml",
+        ),
         sha256="c1ad7602664ba4a34e21fb9c895a72bac1bb387c01b198b0a7bdd1983400629f",
         bytes=1_364_181,
         licence="Apache-2.0",  # trained on Labeled Faces in the Wild, see MODELS.md
@@ -152,7 +154,7 @@ CARDS = (
         size=128,
         mean=(0.0, 0.0, 0.0),
         std=(255.0, 255.0, 255.0),
-        outputs={"occluded": (128, 128)},
+        outputs={"occlusion": (128, 128)},
     ),
     ModelCard(
         name="relight",
@@ -160,8 +162,8 @@ CARDS = (
         family="relight",
         file="relight.onnx",
         sources=("trained by mien: python -m mien.train.relight --config configs/relight.toml",),
-        sha256="7894580b8408c966679ae28d4769dea19959fa99a629b90247f5ebe8f9c23836",
-        bytes=2_804_807,
+        sha256="76355f9df406da09f652d38239ad65c29625bc1837217707ad0746e742083f29",
+        bytes=2_804_670,
         licence="Apache-2.0",  # trained on Labeled Faces in the Wild, see MODELS.md
         commercial=True,
         size=128,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import warnings
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def export(net: Relight, out: Path, record: dict[str, str]) -> None:
             dynamic_axes={name: {0: "faces"} for name in ("face", "gain", "bias")},
         )  # fmt: skip
     model = onnx.load(str(out))
+    for output in model.graph.output:
+        for axis, side in enumerate((3, 128, 128), 1):
+            output.type.tensor_type.shape.dim[axis].dim_value = side
     onnx.helper.set_model_props(model, record)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(out))
@@ -52,7 +56,13 @@ def main() -> None:
     saved = torch.load(options.checkpoint, weights_only=True)
     net = Relight(CHANNELS)
     net.load_state_dict(saved["mean"])
-    record = {key: str(saved[key]) for key in ("config", "data", "step")}
+    config = json.loads(saved["config"])
+    # Paths are of the machine that trained, and say nothing to others.
+    config["data"] = {
+        k: Path(v).name if isinstance(v, str) else v for k, v in config["data"].items()
+    }
+    config["run"].pop("folder", None)
+    record = {"config": json.dumps(config), **{k: str(saved[k]) for k in ("data", "step")}}
     export(net, options.out, record | {"hours": f"{saved['hours']:.2f}"})
     whole = options.out.read_bytes()
     print(f"sha256={hashlib.sha256(whole).hexdigest()} bytes={len(whole)} step={saved['step']}")
