@@ -99,10 +99,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="write the labelled crops to look at")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    if args.model:
-        net = occlude.Occlude(runtime.load(args.model))
-    else:
-        net = occlude.load()
+    net = occlude.Occlude(runtime.load(args.model)) if args.model else occlude.load()
     report: dict[str, object] = {}
 
     footage = Path(os.environ.get("MIEN_TEST_MEDIA") or ROOT.parent / "shared" / "media")

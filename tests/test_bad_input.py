@@ -126,7 +126,8 @@ BAD = {
     "map without reference": ((*CLIP_TO, "--map", "portrait.jpg:self"), 2, ["--map", "REFERENCE"]),
     "map with a missing file": (
         (*CLIP_TO, "--map", "portrait.jpg=gone.jpg:self"), 2, ["--map", "gone.jpg"]),
-    "unknown generator": ((*source(), *CLIP_TO, "--generator", "magic"), 1, ["magic", "relight, mesh, warp"]),
+    "unknown generator": (
+        (*source(), *CLIP_TO, "--generator", "magic"), 1, ["magic", "relight, mesh, warp"]),
     "unknown provider": ((*source(), *CLIP_TO, "--provider", "abacus"), 1, ["abacus", "cpu"]),
     "unknown blend": ((*source(), *CLIP_TO, "--blend", "hard"), 2, ["--blend", "poisson"]),
     "unknown key": ((*source(), *CLIP_TO, "--config", "wrong.toml"), 2, ["wrong.toml", "blnd"]),

@@ -15,8 +15,10 @@ def scene():
     mesh[:, 2] = 0
     t = np.linspace(0, 2 * np.pi, len(OVAL), endpoint=False)
     mesh[list(OVAL), 0], mesh[list(OVAL), 1] = 80 + 40 * np.sin(t), 85 - 50 * np.cos(t)
-    for vertex, at in {33: (55, 70), 133: (70, 70), 362: (90, 70), 263: (105, 70), 1: (80, 90),
-                       168: (80, 68), 61: (65, 110), 291: (95, 110), 152: (80, 135)}.items():  # fmt: skip
+    for vertex, at in {
+        33: (55, 70), 133: (70, 70), 362: (90, 70), 263: (105, 70), 1: (80, 90),
+        168: (80, 68), 61: (65, 110), 291: (95, 110), 152: (80, 135),
+    }.items():  # fmt: skip
         mesh[vertex, :2] = at
     photo = np.full((160, 160, 3), 128, np.uint8)
     red = np.zeros((64, 64, 3), np.uint8)

@@ -11,7 +11,21 @@ from mien import runtime, zoo
 from mien.errors import ModelError, ModelNotFound
 
 MEGABYTE = 10**6
+INPUTS = {"occlude": "crop", "generate": "face"}
+"""Task → input of its networks; of all others it is an image."""
+
 cards = pytest.mark.parametrize("card", zoo.CARDS, ids=lambda card: card.name)
+
+
+def noise(card: zoo.ModelCard, model: runtime.Model, count: int) -> np.ndarray:
+    """Noise in the shape that the graph declares; free sides are as long as the card says."""
+    ((batch, *shape),) = model.inputs.values()
+    assert isinstance(batch, str)  # any number of images
+    sides = [card.size or 2 * card.multiple if isinstance(n, str) else n for n in shape]
+    pixels = np.random.default_rng(count).uniform(0, 255, (count, *sides))
+    if sides[-1] == 3:
+        return ((pixels - card.mean) / card.std).astype(np.float32)
+    return (pixels / 255).astype(np.float32)
 
 
 @cards
@@ -24,12 +38,10 @@ def test_file_is_the_one_described(card: zoo.ModelCard):
 def test_graph_keeps_the_contract(card: zoo.ModelCard):
     """Feed noise of the declared size; names, shapes and finite numbers must come out."""
     model = runtime.load(zoo.path(card))
-    assert list(model.inputs) == ["image"]
+    assert list(model.inputs) == [INPUTS.get(card.task, "image")]
     assert model.outputs == tuple(card.outputs)
-    side = card.size or 2 * card.multiple
-    pixels = np.random.default_rng(0).uniform(0, 255, (2, side, side, 3))
-    image = ((pixels - card.mean) / card.std).astype(np.float32)
-    for (name, shape), value in zip(card.outputs.items(), model(image), strict=True):
+    found = model(noise(card, model, 2))
+    for (name, shape), value in zip(card.outputs.items(), found, strict=True):
         assert value.shape[0] == 2, name
         assert value.dtype == np.float32, name
         assert np.isfinite(value).all(), name
@@ -40,9 +52,7 @@ def test_graph_keeps_the_contract(card: zoo.ModelCard):
 @cards
 def test_a_batch_gives_what_its_images_give_alone(card: zoo.ModelCard):
     model = runtime.load(zoo.path(card))
-    side = card.size or 2 * card.multiple
-    pixels = np.random.default_rng(1).uniform(0, 255, (3, side, side, 3))
-    image = ((pixels - card.mean) / card.std).astype(np.float32)
+    image = noise(card, model, 3)
     together = model(image)
     for i in range(3):
         for one, all_of_them in zip(model(image[i : i + 1]), together, strict=True):

@@ -171,6 +171,21 @@ CARDS = (
         std=(255.0, 255.0, 255.0),
         outputs={"gain": (3, 128, 128), "bias": (3, 128, 128)},
     ),
+    ModelCard(
+        name="relight_int8",
+        task="generate",
+        family="relight",
+        file="relight_int8.onnx",
+        sources=("relight.onnx, quantised: python -m mien.train.export --int8",),
+        sha256="76355f9df406da09f652d38239ad65c29625bc1837217707ad0746e742083f29",
+        bytes=2_804_670,
+        licence="Apache-2.0",  # trained on Labeled Faces in the Wild, see MODELS.md
+        commercial=True,
+        size=128,
+        mean=(0.0, 0.0, 0.0),
+        std=(255.0, 255.0, 255.0),
+        outputs={"gain": (3, 128, 128), "bias": (3, 128, 128)},
+    ),
 )
 """The models that come with mien."""
 

@@ -137,6 +137,9 @@ class Pairs:
         seed: Of the sequence.
         cross: Share of samples whose portrait is of somebody else, for the identity loss.
         eyes: Share of samples in which the target's eyes are kept.
+
+    Raises:
+        MediaError: There are too few people for what is asked.
     """
 
     photos: Photos
@@ -144,6 +147,15 @@ class Pairs:
     seed: int
     cross: float
     eyes: float
+
+    def __post_init__(self) -> None:
+        # Looking for somebody else would never end.
+        least = 2 if self.cross > 0 else 1
+        if len(self.people) < least:
+            raise MediaError(
+                f"the photos show {len(self.people)} people to draw from, and {least} are needed "
+                f"where cross is {self.cross:g}; add photos of other people"
+            )
 
     def __call__(self, number: int) -> dict[str, Any]:
         """One sample: what :func:`mien.generate.look.look` sees and losses compare with."""

@@ -192,7 +192,7 @@ def highlight(scene: Scene) -> None:
     scene.image += alpha[..., None] * np.float32(rng.uniform(30, 120))
 
 
-def glasses(scene: Scene) -> None:
+def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part by part
     """Spectacles, placed in space by the eyes so that they turn with the head."""
     rng = scene.rng
     left, right, d = scene.eyes
@@ -308,7 +308,7 @@ def _glare(scene: Scene, lenses: list[Floats], lens_a: Floats) -> None:
     _over(scene, white, alpha, np.clip((alpha - 0.3) / 0.2, 0, 1))
 
 
-def hair(scene: Scene) -> None:
+def hair(scene: Scene) -> None:  # noqa: PLR0915 - one drawing, part by part
     """Hair in front of the face: a fringe, locks at the side, single strands."""
     rng = scene.rng
     colour = _hair_colour(scene)
@@ -409,7 +409,7 @@ def lock(scene: Scene) -> None:
     _over(scene, paint, alpha, np.clip((alpha - 0.3) / 0.3, 0, 1))
 
 
-def hand(scene: Scene) -> None:
+def hand(scene: Scene) -> None:  # noqa: PLR0915 - one drawing, part by part
     """A hand with one to five fingers, made of capsules, skin like the face's or another's."""
     rng = scene.rng
     _, _, d = scene.eyes
@@ -551,7 +551,8 @@ def held(scene: Scene) -> None:
         narrow = rng.uniform(0.65, 1) if kind == 1 else 1.0
         shape = [
             at - v * half[0], at + v * half[0],
-            at + u * half[1] * 2 + v * half[0] * narrow, at + u * half[1] * 2 - v * half[0] * narrow,
+            at + u * half[1] * 2 + v * half[0] * narrow,
+            at + u * half[1] * 2 - v * half[0] * narrow,
         ]  # fmt: skip
         cv2.fillPoly(alpha, [np.round(np.stack(shape) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     a = _soft(alpha.astype(np.float32) / 255, rng.uniform(0.6, 1.5))

@@ -122,7 +122,7 @@ def make_cache(archive: Path, out: Path, size: int = 200) -> None:
             if stream is None:
                 continue
             raw = np.frombuffer(stream.read(), np.uint8)
-            image = cv2.cvtColor(cv2.imdecode(raw, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
             pad = max(0, size - image.shape[0]) // 2
             image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
             middle = np.array([image.shape[1], image.shape[0]]) / 2
@@ -353,7 +353,7 @@ def overlap(net: nn.Module, pictures: Image) -> float:
     return float(both) / max(float(either), 1.0)
 
 
-def train(config: Config) -> None:
+def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bottom
     """Train from the last checkpoint, or from the start, to the last step, and export."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
@@ -425,8 +425,10 @@ def train(config: Config) -> None:
             _say(log, {"step": step, "relabelled": changed})
         if step % config.every == 0 or step == config.steps:
             now = spent + time.monotonic() - started
-            row = {"step": step, "loss": round(total / config.every, 4), "pool": len(pool),
-                   "iou": round(overlap(average, pictures), 4), "minutes": round(now / 60, 1)}  # fmt: skip
+            row = {
+                "step": step, "loss": round(total / config.every, 4), "pool": len(pool),
+                "iou": round(overlap(average, pictures), 4), "minutes": round(now / 60, 1),
+            }  # fmt: skip
             _say(log, row)
             if board is not None:
                 board.add_scalar("loss", row["loss"], step)
@@ -460,7 +462,7 @@ def _copy(net: nn.Module, config: Config) -> Net:
     return out
 
 
-def _save(
+def _save(  # noqa: PLR0917
     path: Path, net: nn.Module, average: nn.Module, adam: torch.optim.Optimizer, step: int,
     spent: float, seen: dict[int, Image],
 ) -> None:  # fmt: skip

@@ -148,7 +148,8 @@ def validate(
             for i in range(24)]  # fmt: skip
     sheet = torch.cat([torch.cat(rows[i : i + 3], 2) for i in range(0, 24, 3)], 1)
     picture = (sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-    cv2.imwrite(str(folder / f"sheet-{step:06d}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    coded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1]
+    (folder / f"sheet-{step:06d}.png").write_bytes(coded.tobytes())
     return found
 
 
