@@ -190,7 +190,7 @@ def test_options_are_read():
         ("shape=nan", "relight: shape must be a number from 0 to 1, got 'nan'"),
         ("strength=much", "relight: strength must be a number from 0 to 1, got 'much'"),
         ("strength", "relight: strength must be a number from 0 to 1, got ''"),
-        ("nose=1", "relight: no option 'nose'; known are strength, shape and eyes"),
+        ("nose=1", "relight: no option 'nose'; known are strength, shape, eyes, precision"),
     ],
 )
 def test_wrong_options_are_named(given: str, said: str):

@@ -22,8 +22,11 @@ def soft(frame: Frame, patch: Patch) -> None:
         return
     rect, image, alpha = placed
     view = frame.image[rect.slices()]
-    weight = alpha.astype(np.float32) * np.float32(1 / 255)
-    view[...] = cv2.blendLinear(image, view, weight, 1 - weight)
+    if patch.surround:  # whole by definition
+        view[...] = image
+    else:
+        weight = alpha.astype(np.float32) * np.float32(1 / 255)
+        view[...] = cv2.blendLinear(image, view, weight, 1 - weight)
     frame.mark_dirty(rect)
 
 

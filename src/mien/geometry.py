@@ -5,6 +5,8 @@ Conventions: points are ``(x, y)`` with pixel centres at whole numbers; matrices
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -122,6 +124,33 @@ def warp(
             m = np.column_stack([m[:, :2] * k, m[:, :2] @ shift + m[:, 2]])
     crop = cv2.warpAffine(image, m, (size, size), flags=interpolation, borderMode=border)
     return np.asarray(crop, np.uint8)
+
+
+def enlarged(values: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> NDArray[Any]:
+    """A smooth map under an enlarging matrix: cubic half way, then linear.
+
+    The eye sees no kinks at that scale, and ``resize`` takes a quarter of the time of
+    ``warpAffine``.
+
+    Args:
+        values: ``(h, w)`` or ``(h, w, C)``, float32 or uint8.
+        matrix: ``(2, 3)`` map → result.
+        size: Width and height of the result.
+
+    Returns:
+        ``(size[1], size[0])`` or the same with C channels; beyond the map its rim goes on.
+    """
+    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    flags, border = cv2.INTER_CUBIC, cv2.BORDER_REPLICATE
+    if zoom <= 2:
+        return np.asarray(cv2.warpAffine(values, matrix, size, flags=flags, borderMode=border))
+    middle = max(1, round(size[0] * 2 / zoom)), max(1, round(size[1] * 2 / zoom))
+    scale = np.array(middle) / size
+    # Pixel x of the result lies at (x + 0.5)·scale - 0.5 half way.
+    half = matrix * scale[:, None]
+    half[:, 2] += (scale - 1) / 2
+    part = cv2.warpAffine(values, half, middle, flags=flags, borderMode=border)
+    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR))
 
 
 def bounds(points: ArrayLike) -> Floats:

@@ -20,7 +20,7 @@ from mien.types import Floats, Frame, Image, Patch, Rect
 CELLS: Final = 48
 """Side of the grid that holds the bend."""
 
-WIDE: Final = 1.4
+WIDE: Final = 1.25
 """Side of what may bend over that of the aligned crop."""
 
 MOST: Final = 0.06
@@ -155,9 +155,14 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     size = (region.x1 - region.x0, region.y1 - region.y0)
     onto = geometry.invert(bend.matrix)
     onto[:, 2] -= (region.x0, region.y0)
-    shift = cv2.warpAffine(bend.shift, onto, size, flags=cv2.INTER_LINEAR)
-    lookup = np.dstack(np.meshgrid(np.arange(size[0]), np.arange(size[1]))).astype(np.float32)
-    lookup -= shift
+    # Where each cell comes from, enlarged: what is linear in the cells stays so, with three cells
+    # more at the rim, where nothing moves.
+    shift = cv2.copyMakeBorder(bend.shift, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=0)
+    along = np.arange(-3, CELLS + 3)
+    cells = np.dstack(np.meshgrid(along, along)).astype(np.float64)
+    source = (cells @ onto[:, :2].T + onto[:, 2] - shift).astype(np.float32)
+    onto[:, 2] -= onto[:, :2].sum(1) * 3
+    lookup = geometry.enlarged(source, onto, size)
     whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
     image = cv2.remap(frame.image[region.slices()], whole, part, cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)  # fmt: skip

@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mien import eyes, geometry, mask, motion, occlude, portrait, runtime, shape, zoo
 from mien.errors import UsageError
@@ -36,11 +35,13 @@ class Options:
             as closely as the network can, and with it the face of the person who was there.
         shape: Share of the portrait's shape that the target's face takes on, 0..1.
         eyes: Whose irises are seen.
+        precision: Of the relight network.
     """
 
     strength: float = 1.0
     shape: float = 1.0
     eyes: Literal["portrait", "target"] = "portrait"
+    precision: Literal["fp32", "int8"] = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class RelightGenerator:
         onto = geometry.invert(aligned)  # crop → region
         onto[:, 2] -= (region.x0, region.y0)
         painted, cut = _painted(paint, seen, lit, ratio, small, onto, region)
-        cut = cv2.convertScaleAbs(cut, alpha=mask.facing(points))
+        cut = np.asarray(cv2.convertScaleAbs(cut, alpha=mask.facing(points)), np.uint8)
         if eyeballs is not None:
             local = points - np.array([region.x0, region.y0, 0], np.float32)
             eyes.shut(painted, local)
@@ -263,9 +264,13 @@ def load(options: str = "", *, provider: str = "cpu", threads: int = 1) -> Relig
         ProviderError: The provider is not there.
     """
     chosen = parse(options)
-    card = zoo.find("relight")
+    card = zoo.find("relight" if chosen.precision == "fp32" else "relight_int8")
     network = runtime.load(zoo.path(card), provider=provider, threads=threads, name=card.name)
     return RelightGenerator(network, occlude.load(provider=provider, threads=threads), chosen)
+
+
+WORDS: Final = {"eyes": ("portrait", "target"), "precision": ("fp32", "int8")}
+"""What options may be that are no numbers."""
 
 
 def parse(options: str) -> Options:
@@ -277,13 +282,15 @@ def parse(options: str) -> Options:
     chosen: dict[str, Any] = {}
     for pair in filter(None, options.split(",")):
         key, _, value = pair.partition("=")
-        if key == "eyes" and value in ("portrait", "target"):
+        if key in WORDS:
+            if value not in WORDS[key]:
+                raise UsageError(f"relight: {key} must be {' or '.join(WORDS[key])}, got {value!r}")
             chosen[key] = value
             continue
-        if key == "eyes":
-            raise UsageError(f"relight: eyes must be portrait or target, got {value!r}")
         if key not in ("strength", "shape"):
-            raise UsageError(f"relight: no option {key!r}; known are strength, shape and eyes")
+            raise UsageError(
+                f"relight: no option {key!r}; known are strength, shape, eyes, precision"
+            )
         try:
             chosen[key] = float(value)
         except ValueError:
@@ -345,15 +352,17 @@ def _painted(  # noqa: PLR0917
     size = (region.x1 - region.x0, region.y1 - region.y0)
     zoom = _zoom(onto)
     level = _level(ratio / zoom, paint)
-    lookup = _spread(seen.flow.lookup * np.float32(0.5 ** (level - small)), onto, size)
+    lookup = geometry.enlarged(seen.flow.lookup * np.float32(0.5 ** (level - small)), onto, size)
     image = mesh_.warp(paint.levels[level], lookup)
     if seen.gamma < 1:
         image = light.raise_to(image, seen.gamma)
-    image = _lit(image, _spread(lit.gain, onto, size), _spread(lit.bias, onto, size))
+    image = _lit(
+        image, geometry.enlarged(lit.gain, onto, size), geometry.enlarged(lit.bias, onto, size)
+    )
     if lit.blur * zoom > 0.4:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
     alpha = (cv2.GaussianBlur(lit.alpha, (0, 0), 0.8) * np.float32(255)).astype(np.uint8)
-    return image, np.asarray(_spread(alpha, onto, size), np.uint8)
+    return image, np.asarray(geometry.enlarged(alpha, onto, size), np.uint8)
 
 
 def _zoom(onto: geometry.Matrix) -> float:
@@ -370,23 +379,6 @@ def _ratio(in_crop: Floats, portrait: Floats) -> float:
 def _level(ratio: float, paint: mesh_.Paint) -> int:
     """The level of the portrait just above a resolution."""
     return int(np.clip(np.floor(np.log2(max(ratio, 1e-3))), 0, len(paint.levels) - 1))
-
-
-def _spread(values: NDArray[Any], onto: geometry.Matrix, size: tuple[int, int]) -> NDArray[Any]:
-    """A map of the crop, enlarged onto a region of the frame.
-
-    Smoothly to twice its size, then linearly: the eye sees no kinks at that scale, and cubic
-    enlargement to a large face would cost more than everything else here.
-    """
-    if _zoom(onto) > 2:
-        h, w = values.shape[:2]
-        values = np.asarray(cv2.resize(values, (2 * w, 2 * h), interpolation=cv2.INTER_CUBIC))
-        # Cell x of the crop has its middle at 2x + 0.5.
-        onto = np.column_stack([onto[:, :2] / 2, onto[:, 2] - onto[:, :2].sum(1) / 4])
-    out = cv2.warpAffine(
-        values, onto, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(out)
 
 
 def _lit(image: Image, gain: Floats, bias: Floats) -> Image:

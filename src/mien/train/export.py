@@ -9,13 +9,18 @@ import argparse
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 
+from mien import precision
 from mien.generate.look import CHANNELS
+from mien.train import data
 from mien.train.networks import Relight
+from mien.types import Floats
 
 OPSET = 17
 
@@ -47,11 +52,23 @@ def export(net: Relight, out: Path, record: dict[str, str]) -> None:
     onnx.save(model, str(out))
 
 
+def samples(config: dict[str, Any], count: int = 64) -> Iterator[Floats]:
+    """Inputs of the network from the training data, other ones than it was trained on."""
+    where = config["data"]
+    photos = data.prepare(Path(where["photos"]), Path(where["recogniser"]), Path(where["folder"]))
+    pairs = data.Pairs(photos, data.split(photos)[0], -1 % 2**31, where["cross"], where["eyes"])
+    for number in range(count):
+        yield pairs(number)["inputs"][None]
+
+
 def main() -> None:
     """Read the checkpoint, write the file, say what the zoo's card needs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--int8", type=Path, help="also write this file, calibrated on samples of the training data"
+    )
     options = parser.parse_args()
     saved = torch.load(options.checkpoint, weights_only=True)
     net = Relight(CHANNELS)
@@ -64,8 +81,11 @@ def main() -> None:
     config["run"].pop("folder", None)
     record = {"config": json.dumps(config), **{k: str(saved[k]) for k in ("data", "step")}}
     export(net, options.out, record | {"hours": f"{saved['hours']:.2f}"})
-    whole = options.out.read_bytes()
-    print(f"sha256={hashlib.sha256(whole).hexdigest()} bytes={len(whole)} step={saved['step']}")
+    if options.int8:
+        precision.to_int8(options.out, options.int8, "face", samples(json.loads(saved["config"])))
+    for file in filter(None, (options.out, options.int8)):
+        whole = file.read_bytes()
+        print(f"{file}: sha256={hashlib.sha256(whole).hexdigest()} bytes={len(whole)}")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,9 @@ def sample(
         highlight(scene)
     for kind in _chosen(rng) if kinds is None else kinds:
         KINDS[kind](scene)
-    image = cv2.resize(scene.image, (CROP, CROP), interpolation=cv2.INTER_AREA)
+    image = np.asarray(
+        cv2.resize(scene.image, (CROP, CROP), interpolation=cv2.INTER_AREA), np.float32
+    )
     label = cv2.resize(scene.label, (CROP, CROP), interpolation=cv2.INTER_AREA)
     shown = geometry.transform(matrix, mesh[:468])
     # Fitted on a face that is partly hidden, a mesh is a little off.
@@ -143,8 +145,8 @@ def camera(image: Floats, rng: np.random.Generator) -> Image:
         rng: Where chance comes from.
     """
     h, w = image.shape[:2]
-    x = np.clip(image, 0, 255) / np.float32(255)
-    x = cv2.pow(x, float(np.exp(rng.normal(0, 0.25))))
+    x: NDArray[Any] = np.clip(image, 0, 255) / np.float32(255)
+    x = np.asarray(cv2.pow(x, float(np.exp(rng.normal(0, 0.25)))))
     x = (
         x
         * np.float32(np.exp(rng.normal(0, 0.15)))
@@ -154,16 +156,16 @@ def camera(image: Floats, rng: np.random.Generator) -> Image:
         x = np.repeat(x.mean(2, keepdims=True), 3, 2)
     p = rng.random()
     if p < 0.3:
-        x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.3, 1.3)))
+        x = np.asarray(cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.3, 1.3))))
     elif p < 0.45:
         f = rng.uniform(0.35, 0.9)
-        x = cv2.resize(x, None, fx=f, fy=f, interpolation=cv2.INTER_AREA)
-        x = cv2.resize(x, (w, h), interpolation=cv2.INTER_LINEAR)
+        small = cv2.resize(x, None, fx=f, fy=f, interpolation=cv2.INTER_AREA)
+        x = np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR))
     elif p < 0.6:
         soft = cv2.GaussianBlur(x, (0, 0), 1.0)
         x = x + (x - soft) * np.float32(rng.uniform(0.3, 1.5))  # footage is sharper than LFW
     elif p < 0.67:
-        x = cv2.filter2D(x, -1, _motion_kernel(rng))
+        x = np.asarray(cv2.filter2D(x, -1, _motion_kernel(rng)))
     if rng.random() < 0.4:
         x = x + rng.normal(0, rng.uniform(0.004, 0.04), x.shape).astype(np.float32)
     out = np.clip(x * 255 + 0.5, 0, 255).astype(np.uint8)
@@ -171,8 +173,9 @@ def camera(image: Floats, rng: np.random.Generator) -> Image:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 92))]
         done, data = cv2.imencode(".jpg", out[..., ::-1], quality)
         if done:
-            out = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
-    return out
+            again = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+            out = np.ascontiguousarray(again[..., ::-1])
+    return np.asarray(out, np.uint8)
 
 
 def cast_shadow(scene: Scene) -> None:
@@ -217,7 +220,7 @@ def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part
         x, y = np.asarray(x, float), np.asarray(y, float)
         z = wrap * x * x / d
         p = origin + x[:, None] * ex + y[:, None] * ey + z[:, None] * ez
-        return p[:, :2].astype(np.float32)
+        return np.asarray(p[:, :2], np.float32)
 
     lenses = [project(-at - lx, ly), project(at + lx, ly)]
     sun = rng.random() < 0.18
@@ -252,7 +255,7 @@ def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part
     inside = np.zeros((CANVAS, CANVAS), np.uint8)
     for lens in lenses:
         cv2.fillPoly(inside, [np.round(lens * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    lens_a = inside.astype(np.float32) / 255
+    lens_a = inside.astype(np.float32) / np.float32(255)
     if rng.random() < 0.6:
         shade = np.maximum(frame, inside) if sun else frame
         moved = np.roll(shade, (int(rng.integers(1, 9)), int(rng.integers(-5, 6))), (0, 1))
@@ -265,8 +268,8 @@ def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part
             tint = tint * np.float32(0.6) + _texture(scene) * np.float32(0.4)
         _over(scene, tint, alpha, lens_a)
     else:
-        tint = rng.uniform(0, 0.14) if rng.random() < 0.6 else rng.uniform(0.1, 0.3)
-        _over(scene, _palette(rng) + np.float32(60), lens_a * np.float32(tint), None)
+        share = rng.uniform(0, 0.14) if rng.random() < 0.6 else rng.uniform(0.1, 0.3)
+        _over(scene, _palette(rng) + np.float32(60), lens_a * np.float32(share), None)
         if style == "rimless" or rng.random() < 0.05:
             edge = np.zeros_like(frame)
             for lens in lenses:
@@ -523,7 +526,8 @@ def cloth(scene: Scene) -> None:
                 _line(strap, np.stack([top[vertex], ear]), int(rng.integers(1, 4)), False)
     a = np.maximum(alpha, strap.astype(np.float32) / 255)
     _shade_below(scene, a, 0.3)
-    _over(scene, paint * _light(scene), a, np.maximum(alpha, cv2.dilate(strap, None) / 255))
+    wide = cv2.dilate(strap, np.ones((3, 3), np.uint8)) / 255
+    _over(scene, paint * _light(scene), a, np.maximum(alpha, wide))
 
 
 def held(scene: Scene) -> None:
@@ -531,7 +535,7 @@ def held(scene: Scene) -> None:
     rng = scene.rng
     _, _, d = scene.eyes
     at = scene.mesh[int(rng.choice((0, 17, 152, 61, 291, 205, 425, 50, 280))), :2]
-    at = at + rng.normal(0, 0.25 * d, 2)
+    at = np.asarray(at + rng.normal(0, 0.25 * d, 2))
     kind = int(rng.integers(3))
     dark, light = np.sort(np.stack([_palette(rng), _palette(rng)]), 0)
     alpha = np.zeros((CANVAS, CANVAS), np.uint8)

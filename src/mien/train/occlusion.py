@@ -22,6 +22,7 @@ import os
 import tarfile
 import time
 import tomllib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -122,11 +123,11 @@ def make_cache(archive: Path, out: Path, size: int = 200) -> None:
             if stream is None:
                 continue
             raw = np.frombuffer(stream.read(), np.uint8)
-            image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
+            image = np.asarray(cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB), np.uint8)
             pad = max(0, size - image.shape[0]) // 2
-            image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-            middle = np.array([image.shape[1], image.shape[0]]) / 2
-            frame = Frame(np.ascontiguousarray(image, np.uint8))
+            padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+            frame = Frame(np.ascontiguousarray(padded, np.uint8))
+            middle = np.array(padded.shape[1::-1]) / 2
             faces = [f for f in fit(frame, find(frame)) if f.mesh_score > 0.5]
             if not faces:
                 continue
@@ -201,11 +202,14 @@ class Exported(nn.Module):
 
 def export(net: nn.Module, path: Path) -> None:
     """Write the network as ONNX, opset 17, float32, any number of faces."""
-    torch.onnx.export(
-        Exported(net).eval().float(), (torch.zeros(1, CROP, CROP, 5),), str(path),
-        input_names=["crop"], output_names=["occlusion"], opset_version=17, dynamo=False,
-        dynamic_axes={"crop": {0: "faces"}, "occlusion": {0: "faces"}},
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # The exporter by tracing is called old, but writes the graph without another package.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Exported(net).eval().float(), (torch.zeros(1, CROP, CROP, 5),), str(path),
+            input_names=["crop"], output_names=["occlusion"], opset_version=17, dynamo=False,
+            dynamic_axes={"crop": {0: "faces"}, "occlusion": {0: "faces"}},
+        )  # fmt: skip
 
 
 def loss_of(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -385,7 +389,7 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         average.load_state_dict(state["average"])
         adam.load_state_dict(state["adam"])
         step, spent, seen = state["step"], state["spent"], state["seen"]
-    log = (work / "log.jsonl").open("a", encoding="utf-8")
+    log = work / "log.jsonl"
     board = _board(work)
     _say(log, {"seed": config.seed, "people": photos.digest(), "photos": len(photos.people),
                "parameters": sum(p.numel() for p in net.parameters()), "from": step})  # fmt: skip
@@ -439,7 +443,10 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     _save(saved, net, average, adam, step, spent + time.monotonic() - started, seen)
     export(_copy(average, config), work / "occlude.onnx")
     _say(log, {"step": step, "iou": round(overlap(average, pictures), 4), "done": True})
+    if board is not None:
+        board.close()
     filler.terminate()
+    filler.join()
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -476,9 +483,9 @@ def _save(  # noqa: PLR0917
     part.replace(path)
 
 
-def _say(log: Any, row: dict[str, Any]) -> None:
-    log.write(json.dumps(row) + "\n")
-    log.flush()
+def _say(log: Path, row: dict[str, Any]) -> None:
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
 
 
 def _board(work: Path) -> Any:
