@@ -108,7 +108,7 @@ def test_a_plain_face_of_the_examples_is_not_hidden(root, swapper):
     net = occlude.Occlude(runtime.load(root / "src/mien/models/occlude.onnx"))
     image = cv2.imread(str(root / "examples/media/photo.jpg"))[..., ::-1]
     frame = Frame(np.ascontiguousarray(image))
-    mesh = swapper.landmarks(frame, swapper.detect(frame))[0].mesh
+    mesh = swapper.landmarks(frame, swapper.detector(frame))[0].mesh
     matrix = occlude_matrix(mesh)
     crop = geometry.warp(frame.image, matrix, CROP)
     inside = geometry.transform(matrix, mesh)
