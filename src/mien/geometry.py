@@ -153,6 +153,36 @@ def enlarged(values: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> NDA
     return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR))
 
 
+def enlarged_places(lookup: Floats, matrix: Matrix, size: tuple[int, int]) -> Floats:
+    """:func:`enlarged` for a map of places: what is affine in it is kept exactly.
+
+    OpenCV samples at 32nds of a cell, which for places would be steps of several pixels' 32nds.
+
+    Args:
+        lookup: ``(h, w, 2)`` float32 x and y.
+        matrix: ``(2, 3)`` map → result.
+        size: Width and height of the result.
+    """
+    h, w = lookup.shape[:2]
+    ys, xs = np.mgrid[0:h:8, 0:w:8]
+    fit = affine(np.stack([xs.ravel(), ys.ravel()], 1), lookup[::8, ::8].reshape(-1, 2))
+    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
+    back = invert(matrix)
+    whole = np.column_stack([fit[:, :2] @ back[:, :2], fit[:, :2] @ back[:, 2] + fit[:, 2]])
+    rest = np.empty_like(lookup)
+    for c in (0, 1):
+        rest[..., c] = lookup[..., c] - (
+            np.float32(fit[c, 0]) * x + (np.float32(fit[c, 1]) * y + np.float32(fit[c, 2]))
+        )
+    out = enlarged(rest, matrix, size)
+    x, y = np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32)[:, None]
+    for c in (0, 1):
+        out[..., c] += np.float32(whole[c, 0]) * x + (
+            np.float32(whole[c, 1]) * y + np.float32(whole[c, 2])
+        )
+    return np.asarray(out, np.float32)
+
+
 def bounds(points: ArrayLike) -> Floats:
     """``(4,)`` float32 ``x0, y0, x1, y1`` around ``(N, 2+)`` points."""
     p = np.asarray(points, np.float32)[..., :2]

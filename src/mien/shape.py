@@ -155,14 +155,9 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     size = (region.x1 - region.x0, region.y1 - region.y0)
     onto = geometry.invert(bend.matrix)
     onto[:, 2] -= (region.x0, region.y0)
-    # Where each cell comes from, enlarged: what is linear in the cells stays so, with three cells
-    # more at the rim, where nothing moves.
-    shift = cv2.copyMakeBorder(bend.shift, 3, 3, 3, 3, cv2.BORDER_CONSTANT, value=0)
-    along = np.arange(-3, CELLS + 3)
-    cells = np.dstack(np.meshgrid(along, along)).astype(np.float64)
-    source = (cells @ onto[:, :2].T + onto[:, 2] - shift).astype(np.float32)
-    onto[:, 2] -= onto[:, :2].sum(1) * 3
-    lookup = geometry.enlarged(source, onto, size)
+    lookup = -geometry.enlarged(bend.shift, onto, size)
+    lookup[..., 0] += np.arange(size[0], dtype=np.float32)
+    lookup[..., 1] += np.arange(size[1], dtype=np.float32)[:, None]
     whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
     image = cv2.remap(frame.image[region.slices()], whole, part, cv2.INTER_LINEAR,
                       borderMode=cv2.BORDER_REPLICATE)  # fmt: skip

@@ -352,7 +352,8 @@ def _painted(  # noqa: PLR0917
     size = (region.x1 - region.x0, region.y1 - region.y0)
     zoom = _zoom(onto)
     level = _level(ratio / zoom, paint)
-    lookup = geometry.enlarged(seen.flow.lookup * np.float32(0.5 ** (level - small)), onto, size)
+    places = seen.flow.lookup * np.float32(0.5 ** (level - small))
+    lookup = geometry.enlarged_places(places, onto, size)
     image = mesh_.warp(paint.levels[level], lookup)
     if seen.gamma < 1:
         image = light.raise_to(image, seen.gamma)
