@@ -1,12 +1,15 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``.
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``. Tests
+of training need torch, which only those install who train: without it they are left out, and the
+header says so.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_SKIPS = os.environ.get("MIEN_TEST_NO_SKIPS") == "1"
+collect_ignore = [] if find_spec("torch") else ["test_train_relight.py", "test_train_occlusion.py"]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what was left out."""
+    return [f"no torch, left out: {', '.join(collect_ignore)}"] if collect_ignore else []
 
 
 def pytest_configure() -> None:

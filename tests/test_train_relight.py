@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import synthetic
 from conftest import ROOT
 from mien import geometry, motion, runtime, zoo
-from mien.generate import relight as generator
+from mien.generate.look import CHANNELS
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install mien[train]")
 
@@ -135,7 +135,7 @@ def test_a_sample_is_a_function_of_seed_and_number(tmp_path):
     assert all(same(pairs(n), first[n]) for n in (3, 1, 0, 2))
     assert not same(first[0], first[1])
     assert not same(first[0], other(0))
-    assert first[0]["inputs"].shape == (generator.CHANNELS, 128, 128)
+    assert first[0]["inputs"].shape == (CHANNELS, 128, 128)
     assert first[0]["crop"].shape == first[0]["lit"].shape == (3, 128, 128)
     assert first[0]["alpha"].shape == (1, 128, 128)
 
@@ -226,14 +226,14 @@ def test_faces_are_cut_as_opencv_cuts_them():
 
 def a_network() -> Relight:
     torch.manual_seed(0)
-    net = Relight(generator.CHANNELS)
+    net = Relight(CHANNELS)
     torch.nn.init.normal_(net.unet.head.weight, 0, 0.05)
     return net.eval()
 
 
 def test_a_fresh_network_changes_nothing():
     with torch.no_grad():
-        gain, bias = Relight(generator.CHANNELS)(torch.rand(2, generator.CHANNELS, 128, 128))
+        gain, bias = Relight(CHANNELS)(torch.rand(2, CHANNELS, 128, 128))
     assert gain.shape == bias.shape == (2, 3, 128, 128)
     assert float((gain - 1).abs().max()) == float(bias.abs().max()) == 0
     assert Discriminator()(torch.rand(2, 3, 128, 128)).shape == (2, 1, 16, 16)
@@ -248,7 +248,7 @@ def test_the_exported_graph_is_the_network(tmp_path):
     props = {p.key: p.value for p in onnx.load(out).metadata_props}
     assert props == {"step": "7"}
     for count in (1, 3):
-        x = RNG.uniform(0, 1, (count, generator.CHANNELS, 128, 128)).astype(np.float32)
+        x = RNG.uniform(0, 1, (count, CHANNELS, 128, 128)).astype(np.float32)
         with torch.no_grad():
             want = net(torch.from_numpy(x))
         for a, b in zip(model(x), want, strict=True):
@@ -266,7 +266,7 @@ def test_the_shipped_network_keeps_its_contract():
     assert len(props["data"]) == 64
     assert int(props["step"]) > 0
     assert float(props["hours"]) > 0
-    found = runtime.load(zoo.path(card))(np.zeros((2, generator.CHANNELS, 128, 128), np.float32))
+    found = runtime.load(zoo.path(card))(np.zeros((2, CHANNELS, 128, 128), np.float32))
     assert [v.shape for v in found] == [(2, *shape) for shape in card.outputs.values()]
     assert card.bytes < 10_000_000
 
@@ -309,7 +309,7 @@ def test_a_run_stops_saves_and_goes_on(tmp_path, monkeypatch):
     assert later["step"] == 3
     assert later["hours"] >= saved["hours"]
     assert any(not torch.equal(later["net"][k], saved["net"][k]) for k in later["net"])
-    export_net = Relight(generator.CHANNELS)
+    export_net = Relight(CHANNELS)
     export_net.load_state_dict(later["mean"])
 
 

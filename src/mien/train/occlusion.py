@@ -372,7 +372,9 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         target=fill, args=(config, cache), daemon=True
     )
     pool = Pool(work, config.pool)
-    filler.start()
+    drawing = len(pool) < config.pool
+    if drawing:
+        filler.start()
     test = work / "held_out.npy"
     if not test.exists():
         np.save(test, held_out(photos, 256))
@@ -445,8 +447,9 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     _say(log, {"step": step, "iou": round(overlap(average, pictures), 4), "done": True})
     if board is not None:
         board.close()
-    filler.terminate()
-    filler.join()
+    if drawing:
+        filler.terminate()
+        filler.join()
 
 
 def _twice(x: Tensor) -> Tensor:
