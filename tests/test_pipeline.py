@@ -670,4 +670,5 @@ def test_a_real_clip_from_file_to_memory(footage: Path, request: pytest.FixtureR
     assert s._tracker.detections <= 4
     for image, original in zip(film.images, originals, strict=True):
         changed = (image != original).any(-1)
-        assert 0.01 < changed.mean() < 0.4
+        # The head fills much of the picture, and what is around the face bends along.
+        assert 0.01 < changed.mean() < 0.6
