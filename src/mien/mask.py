@@ -114,7 +114,7 @@ def shut_eyes(mesh: Floats, side: int) -> Floats:
     """
     out = np.zeros((side, side), np.float32)
     for ring, opening in zip((LEFT_EYE, RIGHT_EYE), eye_opening(mesh), strict=True):
-        x = min(max((0.16 - opening) / 0.08, 0.0), 1.0)
+        x = min(max((0.19 - opening) / 0.08, 0.0), 1.0)
         if x == 0:
             continue
         corner, other = mesh[ring[0], :2], mesh[ring[8], :2]

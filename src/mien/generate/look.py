@@ -125,7 +125,7 @@ def look(  # noqa: PLR0917
     )  # fmt: skip
 
 
-SETTLE: Final = 0.35
+SETTLE: Final = 0.15
 """Share of what is left of the difference in broad light that is made good for at the end."""
 
 
