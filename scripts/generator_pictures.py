@@ -60,8 +60,9 @@ def side_light(image: Image, mesh: np.ndarray) -> Image:
     edge = mesh[[10, 9, 6, 4, 152], :2]
     w = image.shape[1]
     shade = np.ones(image.shape[:2], np.float32)
-    polygon = np.concatenate([[[w, edge[0, 1] - 400]], edge[:1] - [0, 400], edge,
-                              edge[-1:] + [0, 400], [[w, edge[-1, 1] + 400]]])  # fmt: skip
+    up = np.array([0, 400])
+    right = np.array([[w, edge[0, 1] - 400], [w, edge[-1, 1] + 400]])
+    polygon = np.concatenate([right[:1], edge[:1] - up, edge, edge[-1:] + up, right[1:]])
     cv2.fillPoly(shade, [np.round(polygon).astype(np.int32)], 0.4)
     shade = cv2.GaussianBlur(shade, (0, 0), w / 120)
     return (image * shade[..., None]).astype(np.uint8)
