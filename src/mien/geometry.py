@@ -127,10 +127,10 @@ def warp(
 
 
 def enlarged(values: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> NDArray[Any]:
-    """A smooth map under an enlarging matrix: cubic half way, then linear.
+    """A smooth map under an enlarging matrix: cubic to twice its size, then linear.
 
     The eye sees no kinks at that scale, and ``resize`` takes a quarter of the time of
-    ``warpAffine``.
+    ``warpAffine``, which is therefore used at half the size only.
 
     Args:
         values: ``(h, w)`` or ``(h, w, C)``, float32 or uint8.
@@ -141,15 +141,20 @@ def enlarged(values: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> NDA
         ``(size[1], size[0])`` or the same with C channels; beyond the map its rim goes on.
     """
     zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    flags, border = cv2.INTER_CUBIC, cv2.BORDER_REPLICATE
+    flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
     if zoom <= 2:
         return np.asarray(cv2.warpAffine(values, matrix, size, flags=flags, borderMode=border))
+    h, w = values.shape[:2]
+    double = cv2.resize(values, (2 * w, 2 * h), interpolation=cv2.INTER_CUBIC)
     middle = max(1, round(size[0] * 2 / zoom)), max(1, round(size[1] * 2 / zoom))
     scale = np.array(middle) / size
-    # Pixel x of the result lies at (x + 0.5)·scale - 0.5 half way.
+    # Pixel x of the result lies at (x + 0.5)·scale - 0.5 half way, cell x at 2x + 0.5 of the
+    # doubled map.
     half = matrix * scale[:, None]
     half[:, 2] += (scale - 1) / 2
-    part = cv2.warpAffine(values, half, middle, flags=flags, borderMode=border)
+    half[:, :2] /= 2
+    half[:, 2] -= half[:, :2].sum(1) / 2
+    part = cv2.warpAffine(double, half, middle, flags=flags, borderMode=border)
     return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR))
 
 
