@@ -199,13 +199,15 @@ class RelightGenerator:
     def _one(self, frame: Frame, points: Floats, known: Prepared, held: Held | None) -> list[Patch]:
         height, width = frame.image.shape[:2]
         patches = []
+        facing = mask.facing(points)
         aligned = motion.aligned(points)
         crop = geometry.warp(frame.image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
         if self.options.shape > 0:
             own = shape.frontal(points)
             if held is not None:
                 own = held.shape(frame.index, own)
-            bend = shape.bend(points, own, known.frontal, self.options.shape)
+            # With the patch, so that nothing jumps where a head turns away.
+            bend = shape.bend(points, own, known.frontal, self.options.shape * facing)
             patch = shape.surroundings(frame, bend)
             if patch is not None:
                 patches.append(patch)
@@ -232,14 +234,14 @@ class RelightGenerator:
         onto = geometry.invert(aligned)  # crop → region
         onto[:, 2] -= (region.x0, region.y0)
         painted, cut = _painted(paint, seen, lit, ratio, small, onto, region)
-        cut = np.asarray(cv2.convertScaleAbs(cut, alpha=mask.facing(points)), np.uint8)
+        cut = np.asarray(cv2.convertScaleAbs(cut, alpha=facing), np.uint8)
         if eyeballs is not None:
             local = points - np.array([region.x0, region.y0, 0], np.float32)
             eyes.shut(painted, local)
             scene, soft = _under(frame, region, patches), lit.blur * _zoom(onto)
             eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft))
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        return [*patches, Patch(painted, np.asarray(cut, np.uint8), shift)]
+        return [*patches, Patch(painted, cut, shift)]
 
     def _light(self, seen: Look, crop: Image) -> Lit:
         """Run the network on one face."""
