@@ -14,7 +14,7 @@ LAYERS = (
     {"types", "errors"},
     {"geometry", "runtime", "precision", "zoo", "config", "media"},
     {"detect", "landmarks", "embed", "track", "tracks", "motion", "generate", "mask", "blend",
-     "enhance", "quality", "portrait", "eyes", "shape", "occlude"},
+     "enhance", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
     {"identity", "provenance", "policy", "audit"},
     {"pipeline"},
     {"api"},
@@ -29,6 +29,8 @@ APART = {"live", "bench", "scale", "doctor", "evaluate"}
 
 OWNERS = {
     "onnxruntime": {"runtime", "precision"},
+    "onnx": {"precision", "fuse", "train"},
+    "pooch": {"zoo"},
     "av": {"media", "serve"},
     "torch": {"train"},
     "typer": {"cli"},

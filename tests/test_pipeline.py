@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import synthetic
-from mien import blend, generate, media, pipeline
+from mien import blend, generate, media, pipeline, runtime, zoo
 from mien.errors import MediaError, ModelNotFound, ProviderError
 from mien.media import Marked
 from mien.provenance import Marker
@@ -584,7 +584,7 @@ def test_loading_names_what_it_does_not_know():
     with pytest.raises(ModelNotFound, match="'gan' is unknown"):
         pipeline.load("gan")
     with pytest.raises(ProviderError, match="'abacus' is unknown"):
-        pipeline.load(provider="abacus")
+        pipeline.load(models=zoo.Zoo(runtime.Device("abacus")))
 
 
 def test_the_default_stages_say_what_they_are(request: pytest.FixtureRequest):

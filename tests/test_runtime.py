@@ -54,7 +54,7 @@ def test_too_few_inputs(graph: Path):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_the_session_s_own_and_never_spin(graph: Path, threads: int):
-    options = runtime.load(graph, threads=threads).session.get_session_options()
+    options = runtime.load(graph, runtime.Device(threads=threads)).session.get_session_options()
     assert options.intra_op_num_threads == threads
     assert options.inter_op_num_threads == 1
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
@@ -76,13 +76,13 @@ def test_not_a_model(tmp_path: Path, content: bytes):
 
 def test_unknown_provider_names_those_that_exist(graph: Path):
     with pytest.raises(ProviderError, match=r"abacus.*cpu, cuda"):
-        runtime.load(graph, provider="abacus")
+        runtime.load(graph, runtime.Device("abacus"))
 
 
 def test_provider_not_installed_says_what_is(graph: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match=r"cuda.*which has cpu; install"):
-        runtime.load(graph, provider="cuda")
+        runtime.load(graph, runtime.Device("cuda"))
 
 
 def test_a_silent_fallback_is_an_error(graph: Path, monkeypatch: pytest.MonkeyPatch):
@@ -97,4 +97,4 @@ def test_a_silent_fallback_is_an_error(graph: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ort, "get_available_providers", lambda: both)
     monkeypatch.setattr(ort, "InferenceSession", fallen)
     with pytest.raises(ProviderError, match=r"tiny\.onnx: cuda was asked for.*CPUExecution"):
-        runtime.load(graph, provider="cuda")
+        runtime.load(graph, runtime.Device("cuda"))

@@ -5,6 +5,7 @@ Only the pixels under the patch's mask change; nothing of the frame's size is al
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal
 
 import cv2
@@ -84,7 +85,7 @@ def match_color(patch: Patch, frame: Frame, mode: Literal["none", "lab", "histog
         return patch
     match = _lab if mode == "lab" else _hist
     image = match(patch.image, np.asarray(under, np.uint8), where)
-    return Patch(image, patch.mask, patch.matrix)
+    return replace(patch, image=image)
 
 
 def white_balance(image: Image) -> Image:

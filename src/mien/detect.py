@@ -457,16 +457,8 @@ def to_scale(faces: Faces, found_in: Image, image: Image) -> Faces:
     ]
 
 
-def load(provider: str = "cpu", threads: int = 1) -> Detector:
-    """Load the detector that ships with mien.
-
-    Args:
-        provider: A key of :data:`mien.runtime.PROVIDERS`.
-        threads: Of each network's pool.
-    """
-
-    def model(name: str) -> runtime.Model:
-        path = zoo.path(zoo.find(name))
-        return runtime.load(path, provider=provider, threads=threads, name=name)
-
-    return Detector(BlazeFace(model("blazeface_full")), CenterFace(model("centerface")))
+def load(models: zoo.Zoo | None = None) -> Detector:
+    """Load the detector that ships with mien."""
+    models = models or zoo.Zoo()
+    fast, fine = (models.open(name)[1] for name in ("blazeface_full", "centerface"))
+    return Detector(BlazeFace(fast), CenterFace(fine))

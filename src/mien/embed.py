@@ -63,19 +63,18 @@ class FaceresEmbedder:
         return np.asarray(large, np.uint8)
 
 
-def load(*, threads: int = 1, provider: str = "cpu") -> FaceresEmbedder:
-    """Load the default embedder.
+def load(models: zoo.Zoo | None = None, name: str = "faceres512") -> FaceresEmbedder:
+    """Load an embedder.
 
     Args:
-        threads: Of the session.
-        provider: A key of :data:`mien.runtime.PROVIDERS`.
+        models: Where models come from and run.
+        name: Of its card.
 
     Raises:
         ModelNotFound: The installation lacks the file.
         ProviderError: The provider is not there.
     """
-    card = zoo.find("faceres512")
-    model = runtime.load(zoo.path(card), provider=provider, threads=threads, name=card.name)
+    card, model = (models or zoo.Zoo()).open(name)
     return FaceresEmbedder(model, card.size, np.array(card.template, np.float32))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -135,11 +134,9 @@ class FaceMesh:
         return out
 
 
-def load(*, provider: str = "cpu", threads: int = 1, path: Path | None = None) -> FaceMesh:
-    """The default mesh network, or one from a file with the same contract."""
-    card = zoo.find("facemesh")
-    model = runtime.load(path or zoo.path(card), provider=provider, threads=threads, name=card.name)
-    return FaceMesh(model)
+def load(models: zoo.Zoo | None = None, name: str = "facemesh") -> FaceMesh:
+    """The default mesh network, or another with the same contract."""
+    return FaceMesh((models or zoo.Zoo()).open(name)[1])
 
 
 def _settled(before: Face, after: Face) -> bool:

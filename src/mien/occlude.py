@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import cv2
@@ -63,11 +62,9 @@ class Occlude:
         return np.asarray(out, np.float32)
 
 
-def load(*, provider: str = "cpu", threads: int = 1, path: Path | None = None) -> Occlude:
-    """The network that comes with mien, or one from a file with the same contract."""
-    card = zoo.find("occlude")
-    model = runtime.load(path or zoo.path(card), provider=provider, threads=threads, name=card.name)
-    return Occlude(model)
+def load(models: zoo.Zoo | None = None, name: str = "occlude") -> Occlude:
+    """The network that comes with mien, or another with the same contract."""
+    return Occlude((models or zoo.Zoo()).open(name)[1])
 
 
 def guide(mesh: Floats) -> Image:

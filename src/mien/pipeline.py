@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mien import blend, detect, embed, generate, identity, landmarks, media
+from mien import blend, detect, embed, generate, identity, landmarks, media, zoo
 from mien.provenance import Marker
 from mien.track import Tracker, TrackOptions
 from mien.types import (
@@ -60,25 +60,38 @@ class Swapper:
     models: dict[str, tuple[str, str]]
 
 
-def load(generator: str = "relight", *, provider: str = "cpu", threads: int = 1) -> Swapper:
-    """Load the default stages and the named generator.
+def load(
+    generator: str = "relight",
+    *,
+    embedder: str = "faceres512",
+    models: zoo.Zoo | None = None,
+) -> Swapper:
+    """Load the stages of a chain.
+
+    Args:
+        generator: Name of what makes the faces; options may follow, see :func:`generate.load`.
+        embedder: Card of the network that says who somebody is.
+        models: Where models come from and run.
 
     Raises:
-        ModelNotFound: No such generator, or a model's file is missing.
+        ModelNotFound: No such model, or its file is missing.
+        ModelError: A model's file is damaged or does not keep its contract.
         ProviderError: The provider is not there.
+        Refused: A model's licence is not allowed.
     """
-    made = generate.load(generator, provider=provider, threads=threads)
+    models = models or zoo.Zoo()
+    where = models.device.providers
     kind = generator.partition(":")[0]
     return Swapper(
-        detector=detect.load(provider=provider, threads=threads),
-        landmarks=landmarks.load(provider=provider, threads=threads),
-        embed=embed.load(provider=provider, threads=threads),
-        generate=made,
+        detector=detect.load(models),
+        landmarks=landmarks.load(models),
+        embed=embed.load(models, embedder),
+        generate=generate.load(generator, models),
         models={
-            "detect": ("blazeface_full+centerface", provider),
-            "landmarks": ("facemesh", provider),
-            "embed": ("faceres512", provider),
-            "generate": (generator, provider if kind == "relight" else "cpu"),
+            "detect": ("blazeface_full+centerface", where),
+            "landmarks": ("facemesh", where),
+            "embed": (embedder, where),
+            "generate": (generator, "cpu" if kind in ("mesh", "warp") else where),
         },
     )
 

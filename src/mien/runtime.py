@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnxruntime as ort
 
@@ -20,6 +20,23 @@ PROVIDERS = {
     "directml": "DmlExecutionProvider",
 }
 """Short name → ONNX Runtime's name; to add a provider, add a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where networks run.
+
+    Attributes:
+        providers: Short names of execution providers, best first, joined by commas.
+        threads: Of each network's own pool; they never spin, because the machine is shared with
+            decoding and encoding.
+    """
+
+    providers: str = "cpu"
+    threads: int = 1
+
+
+CPU: Final = Device()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +63,12 @@ class Model:
         return result
 
 
-def load(path: Path | str, *, provider: str = "cpu", threads: int = 1, name: str = "") -> Model:
+def load(path: Path | str, device: Device = CPU, *, name: str = "") -> Model:
     """Load an ONNX file onto one provider, and fail if it is not there.
 
     Args:
         path: The ``.onnx`` file.
-        provider: A key of :data:`PROVIDERS`.
-        threads: Threads of the session's own pool; they never spin, because the machine is
-            shared with decoding and encoding.
+        device: Where it is to run.
         name: For reports; the file's stem if not given.
 
     Raises:
@@ -64,9 +79,10 @@ def load(path: Path | str, *, provider: str = "cpu", threads: int = 1, name: str
     path = Path(path)
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file")
+    provider = device.providers
     wanted = _available(provider)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = device.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -198,12 +198,14 @@ class Patch:
         matrix: ``(2, 3)`` float64, frame → patch. A generator that paints at the frame's own
             resolution returns a pure whole-pixel shift, which blend pastes without resampling.
         surround: The patch is not the face but what is around it, moved to make room.
+        face: The face that it is for; None where nobody asks.
     """
 
     image: Image
     mask: Image
     matrix: NDArray[np.float64]
     surround: bool = False
+    face: Face | None = None
 
 
 Detect = Callable[[Frame], Faces]

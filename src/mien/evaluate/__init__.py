@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import cv2
 
-from mien import __version__, api, pipeline
+from mien import __version__, api, pipeline, zoo
 from mien.api.files import for_file
 from mien.errors import MediaError, UsageError
 from mien.evaluate import report as reporting
@@ -67,8 +67,7 @@ def evaluate(
     against: Path | str | None = None,
     pictures: bool = True,
     overwrite: bool = False,
-    provider: str = "cpu",
-    threads: int = 1,
+    models: zoo.Zoo | None = None,
     progress: api.FileProgress | None = None,
 ) -> Result:
     """Put every identity on every target, measure, and write a report.
@@ -84,8 +83,7 @@ def evaluate(
         against: An earlier ``report.json``.
         pictures: Make the contact sheet; without it a report shows nobody.
         overwrite: Replace an earlier report.
-        provider: Where models run.
-        threads: Of each model.
+        models: Where models come from and run.
         progress: Called with a file, steps done in it and steps in all.
 
     Raises:
@@ -103,7 +101,7 @@ def evaluate(
     earlier = None if against is None else read(Path(against))
     output = Path(output)
     with _Folder(output, overwrite=overwrite) as folder:
-        swappers = {n: pipeline.load(n, provider=provider, threads=threads) for n in names}
+        swappers = {n: pipeline.load(n, models=models) for n in names}
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
         # All targets are looked through before any is measured, so that a bad one shows at once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mien import zoo
 from mien.errors import ModelNotFound, UsageError
 from mien.generate import relight
 from mien.generate.light import (
@@ -29,13 +30,12 @@ __all__ = [
 GENERATORS: Final = ("relight", "mesh", "warp")
 
 
-def load(name: str, *, provider: str = "cpu", threads: int = 1) -> Generate:
+def load(name: str, models: zoo.Zoo | None = None) -> Generate:
     """The generator of that name.
 
     Args:
         name: One of :data:`GENERATORS`; options may follow, ``relight:shape=0.3,eyes=target``.
-        provider: Where networks run.
-        threads: Of each network.
+        models: Where networks come from and run.
 
     Raises:
         ModelNotFound: Names those that exist.
@@ -46,7 +46,7 @@ def load(name: str, *, provider: str = "cpu", threads: int = 1) -> Generate:
     if options and kind != "relight":
         raise UsageError(f"generator {name!r}: only relight takes options")
     if kind == "relight":
-        return relight.load(options, provider=provider, threads=threads)
+        return relight.load(options, models)
     if kind == "mesh":
         return MeshGenerator()
     if kind == "warp":

@@ -129,7 +129,7 @@ class MeshGenerator:
         alpha8 = cv2.GaussianBlur((alpha * 255).astype(np.uint8), (0, 0), 0.8)
         mask_full = cv2.resize(alpha8, patch_size, interpolation=cv2.INTER_LINEAR)
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        return Patch(painted, np.asarray(mask_full, np.uint8), shift)
+        return Patch(painted, np.asarray(mask_full, np.uint8), shift, face=face)
 
 
 def prepare(portrait: Portrait, *, even: bool = True) -> Paint:

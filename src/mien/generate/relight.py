@@ -241,7 +241,7 @@ class RelightGenerator:
             scene, soft = _under(frame, region, patches), lit.blur * _zoom(onto)
             eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft))
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        return [*patches, Patch(painted, cut, shift)]
+        return [*patches, Patch(painted, cut, shift, face=face)]
 
     def _light(self, seen: Look, crop: Image) -> Lit:
         """Run the network on one face."""
@@ -254,13 +254,12 @@ class RelightGenerator:
         return Lit(gain, bias, seen.alpha, seen.blur)
 
 
-def load(options: str = "", *, provider: str = "cpu", threads: int = 1) -> RelightGenerator:
+def load(options: str = "", models: zoo.Zoo | None = None) -> RelightGenerator:
     """The default generator with the shipped networks.
 
     Args:
         options: ``key=value`` pairs of :class:`Options`, joined by commas.
-        provider: Where the networks run.
-        threads: Of each.
+        models: Where networks come from and run.
 
     Raises:
         UsageError: An option is unknown or out of range.
@@ -268,9 +267,9 @@ def load(options: str = "", *, provider: str = "cpu", threads: int = 1) -> Relig
         ProviderError: The provider is not there.
     """
     chosen = parse(options)
-    card = zoo.find("relight" if chosen.precision == "fp32" else "relight_int8")
-    network = runtime.load(zoo.path(card), provider=provider, threads=threads, name=card.name)
-    return RelightGenerator(network, occlude.load(provider=provider, threads=threads), chosen)
+    models = models or zoo.Zoo()
+    _, network = models.open("relight" if chosen.precision == "fp32" else "relight_int8")
+    return RelightGenerator(network, occlude.load(models), chosen)
 
 
 WORDS: Final = {"eyes": ("portrait", "target"), "precision": ("fp32", "int8")}

@@ -1,0 +1,77 @@
+"""``mien faces``."""
+
+# Commands import what is slow to import (OpenCV, ONNX Runtime, PyAV, pydantic, rich) themselves,
+# so that help and messages are there at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.cli.options import (
+    Config,
+    End,
+    Json,
+    Overwrite,
+    Provider,
+    Quiet,
+    Start,
+    Threads,
+    Verbose,
+    settings_of,
+    time_range,
+    zoo_of,
+)
+from mien.cli.terminal import Terminal, say
+from mien.errors import UsageError
+
+
+def list_faces(  # noqa: PLR0917
+    target: Annotated[Path, typer.Argument(help="Photo, video or folder.", metavar="TARGET")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Default: NAME-faces, right here."),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """List who is in a photo, a video or a folder, and write a picture of each.
+
+    The numbers are those that 'mien swap --faces' takes; person-N.jpg serves for --match.
+    """
+    terminal = Terminal(quiet, verbose, as_json)
+
+    def work() -> int:
+        from mien import api
+
+        settings = settings_of(config, provider=provider, threads=threads)
+        begin, finish = time_range(start, end)
+        if not target.exists():
+            raise UsageError(f"{target}: no such file")
+        listings = []
+        with terminal.progress() as progress:
+            for listing in api.list_people(
+                target,
+                output,
+                start=begin,
+                end=finish,
+                overwrite=overwrite,
+                progress=progress,
+                swapper=api.load(models=zoo_of(settings)),
+            ):
+                if listing.error is not None:
+                    say(str(listing.error))
+                listings.append(listing)
+        return terminal.people(listings, many=target.is_dir())
+
+    return terminal.run(work)

@@ -1,0 +1,194 @@
+"""``mien swap``."""
+
+# Commands import what is slow to import (OpenCV, ONNX Runtime, PyAV, pydantic, rich) themselves,
+# so that help and messages are there at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mien.cli.options import (
+    Config,
+    End,
+    Json,
+    Overwrite,
+    Provider,
+    Quiet,
+    Start,
+    Threads,
+    Verbose,
+    parse_map,
+    settings_of,
+    time_range,
+    which_of,
+    zoo_of,
+)
+from mien.cli.terminal import Terminal
+from mien.errors import UsageError
+
+
+def swap(  # noqa: PLR0917
+    target: Annotated[
+        Path, typer.Option("--target", "-t", metavar="FILE|FOLDER", help="Photo, video or folder.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE|FOLDER", help="What is made.")
+    ],
+    source: Annotated[
+        list[Path] | None,
+        typer.Option("--source", "-s", metavar="PHOTO", help="Portrait; more -s: same person."),
+    ] = None,
+    consent: Annotated[
+        str | None,
+        typer.Option(help="Portrait: self, written, artwork or synthetic.", metavar="BASIS"),
+    ] = None,
+    consent_note: Annotated[str, typer.Option(help="For instance where it is kept.")] = "",
+    target_consent: Annotated[
+        str | None,
+        typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
+    ] = None,
+    faces: Annotated[
+        str | None,
+        typer.Option(help="all, largest, left, right, or a number as 'mien faces' shows it."),
+    ] = None,
+    match: Annotated[
+        Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="ME=REF:BASIS", help="Portrait=reference:consent; repeatable."
+        ),
+    ] = None,
+    similarity: Annotated[
+        float | None, typer.Option(help="How alike a face and the reference must be, -1 to 1.")
+    ] = None,
+    source_face: Annotated[
+        str | None,
+        typer.Option(help="Which face of a portrait: largest, left, right, number from left."),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    blend: Annotated[str | None, typer.Option(help="soft or poisson.")] = None,
+    color: Annotated[str | None, typer.Option(help="none, lab or histogram.")] = None,
+    white_balance: Annotated[
+        bool | None,
+        typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="What makes the face: relight, mesh, warp.")
+    ] = None,
+    provider: Provider = None,
+    threads: Threads = None,
+    workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="libx264, libx265, libvpx-vp9 …")] = None,
+    preset: Annotated[str | None, typer.Option(help="The encoder's speed.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Video: CRF. JPEG, WebP: 1 to 100.")] = None,
+    pixel_format: Annotated[str | None, typer.Option(help="For instance yuv420p.")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Put the face of a portrait on the faces of a photo, a video or a folder of them."""
+    terminal = Terminal(quiet, verbose, as_json)
+
+    def work() -> int:
+        from mien import api
+        from mien.media import SinkOptions
+        from mien.types import Rule, SwapPlan
+
+        settings = settings_of(
+            config,
+            similarity=similarity,
+            blend=blend,
+            color=color,
+            white_balance=white_balance,
+            generator=generator,
+            provider=provider,
+            threads=threads,
+            workers=workers,
+            encoder=encoder,
+            preset=preset,
+            quality=quality,
+            pixel_format=pixel_format,
+        )
+        begin, finish = time_range(start, end)
+        if not source and not mapping:
+            raise UsageError("a portrait is needed: -s PHOTO, or --map ME=REF:BASIS")
+        which = which_of(faces, "--faces")
+        if match is not None and faces is not None:
+            raise UsageError("--match and --faces both choose who is swapped; give one of them")
+        maps = [parse_map(text) for text in mapping or ()]
+        given_files = [*(source or ()), *([match] if match else []), target]
+        missing = [p for p in given_files if not p.exists()]
+        if missing:
+            raise UsageError(f"{missing[0]}: no such file")
+        if not target.is_dir():
+            photos = [*(source or ()), *(p for me, ref, _ in maps for p in (me, ref))]
+            photos += [match] if match else []
+            api.check_output([target, *photos], output, overwrite=overwrite)
+        needed = bool(source) or any(basis is None for _, _, basis in maps)
+        given = terminal.consent(consent, consent_note) if needed else None
+        about_target = terminal.target_consent(target_consent)
+
+        swapper = api.load(settings.generator, models=zoo_of(settings))
+        place = which_of(source_face, "--source-face")
+        rules = [
+            Rule(
+                api.enrol(
+                    me,
+                    given if basis is None and given else api.consent_of(basis or "", consent_note),
+                    which=place,
+                    white_balance=settings.white_balance,
+                    swapper=swapper,
+                ),
+                reference=api.reference(ref, swapper=swapper),
+            )
+            for me, ref, basis in maps
+        ]
+        if source and given:
+            me = api.enrol(
+                source,
+                given,
+                which=place,
+                white_balance=settings.white_balance,
+                swapper=swapper,
+            )
+            person = None if match is None else api.reference(match, swapper=swapper)
+            rules.append(Rule(me, which or "all", person))
+        plan = SwapPlan(
+            tuple(rules),
+            blend=settings.blend,
+            color=settings.color,
+            similarity=settings.similarity,
+        )
+        common: dict[str, Any] = {
+            "target_consent": about_target,
+            "options": SinkOptions(
+                settings.encoder, settings.preset, settings.quality, settings.pixel_format
+            ),
+            "start": begin,
+            "end": finish,
+            "workers": settings.workers,
+            "overwrite": overwrite,
+            "swapper": swapper,
+        }
+        results = []
+        with terminal.progress() as progress:
+            if target.is_dir():
+                for result in api.swap_folder(target, plan, output, progress=progress, **common):
+                    terminal.one_of_many(result)
+                    results.append(result)
+            else:
+                shown = None if progress is None else partial(progress, target)
+                results.append(api.swap(target, plan, output, progress=shown, **common))
+        return terminal.summary(results, swapper, many=target.is_dir())
+
+    return terminal.run(work)
