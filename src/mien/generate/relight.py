@@ -167,7 +167,10 @@ class RelightGenerator:
             if mask.facing(face.mesh) > 0:
                 known = self.prepare(identity)
                 held = None if face.memory is None else face.memory.setdefault(identity, Held())
-                patches += self._one(frame, face.mesh, known, held)
+                patches += [
+                    patch if patch.surround else replace(patch, face=face)
+                    for patch in self._one(frame, face.mesh, known, held)
+                ]
         return patches
 
     def prepare(self, identity: Identity) -> Prepared:
@@ -241,7 +244,7 @@ class RelightGenerator:
             scene, soft = _under(frame, region, patches), lit.blur * _zoom(onto)
             eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft))
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
-        return [*patches, Patch(painted, cut, shift, face=face)]
+        return [*patches, Patch(painted, cut, shift)]
 
     def _light(self, seen: Look, crop: Image) -> Lit:
         """Run the network on one face."""
