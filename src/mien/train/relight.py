@@ -42,7 +42,6 @@ class Sequence(Dataset[dict[str, Any]]):
         return self.count
 
     def __getitem__(self, n: int) -> dict[str, Any]:
-        cv2.setNumThreads(1)
         return self.pairs(self.first + n)
 
 
@@ -171,6 +170,9 @@ def train(config: dict[str, Any]) -> None:  # noqa: PLR0915 - reads top to botto
     run, weights = config["run"], config["loss"]
     folder = Path(run["folder"])
     folder.mkdir(parents=True, exist_ok=True)
+    # Before anything uses OpenCV: a process that is forked off later waits forever for a pool of
+    # threads that it has no part of.
+    cv2.setNumThreads(1)
     torch.set_num_threads(run["threads"])
     torch.manual_seed(run["seed"])
     where = config["data"]
