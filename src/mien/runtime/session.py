@@ -1,4 +1,4 @@
-"""The only importer of ONNX Runtime: sessions, providers, and proof of what ran where."""
+"""A model becomes a session on a device."""
 
 from __future__ import annotations
 
