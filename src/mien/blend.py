@@ -99,9 +99,17 @@ def white_balance(image: Image) -> Image:
     return np.asarray(np.clip(image * gain + 0.5, 0, 255), np.uint8)
 
 
+_LEVELS = np.arange(256) / 255
+LINEAR: Final = np.where(
+    _LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4
+).astype(np.float32)
+"""Level of sRGB → linear light, 0..1 (IEC 61966-2-1)."""
+
+
 def _lab(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:
-    ours = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    theirs = cv2.cvtColor(under.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    # OpenCV's own way from sRGB reads a coarse table: 0.4 off in a*, up to 8 grey levels after the
+    # spread is doubled. From linear light it computes, in less time.
+    ours, theirs = (cv2.cvtColor(cv2.LUT(i, LINEAR), cv2.COLOR_LRGB2LAB) for i in (image, under))
     m, s = ours[where].mean(0), ours[where].std(0)
     n, t = theirs[where].mean(0), theirs[where].std(0)
     moved = (ours - m) * np.clip(t / np.maximum(s, 1e-3), 0.5, 2.0) + n
