@@ -14,7 +14,7 @@ LAYERS = (
     {"types", "errors"},
     {"geometry", "runtime", "precision", "zoo", "config", "media"},
     {"detect", "landmarks", "embed", "track", "tracks", "motion", "generate", "mask", "blend",
-     "enhance", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
+     "enhance", "upscale", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
     {"identity", "provenance", "policy", "audit"},
     {"pipeline"},
     {"api"},

@@ -208,10 +208,24 @@ class Patch:
     face: Face | None = None
 
 
+class FaceMask(NamedTuple):
+    """Where a face may be replaced, as seen in the frame.
+
+    Attributes:
+        image: ``(S, S)`` uint8, 0 where the frame must stay as it is.
+        matrix: ``(2, 3)`` float64, frame → mask. Beyond the mask its rim goes on.
+    """
+
+    image: Image
+    matrix: NDArray[np.float64]
+
+
 Detect = Callable[[Frame], Faces]
 Landmarks = Callable[[Frame, Faces], Faces]
 Embed = Callable[[Frame, Faces], Faces]
 Generate = Callable[[Frame, Faces, Sequence[Identity]], list[Patch]]
 Blend = Callable[[Frame, Patch], None]
+Segment = Callable[[Frame, Faces], list[FaceMask]]
 Enhance = Callable[[Frame, Faces], None]
+Upscale = Callable[[Frame], Frame]
 Mark = Callable[[Frame], None]
