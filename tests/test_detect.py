@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from mien import detect, runtime
+from mien import detect, runtime, zoo
 from mien.errors import ModelError
 from mien.types import Face, Frame
 
@@ -45,7 +45,9 @@ def blaze(tmp_path, side, hits):
         values[0, index] = numbers
         logits[0, index] = logit
     outputs = {"regressors": values, "scores": logits}
-    return detect.BlazeFace(constant_model(tmp_path / "blaze.onnx", [1, side, side, 3], outputs))
+    card = zoo.find({192: "blazeface_full", 256: "blazeface_back", 128: "blazeface_short"}[side])
+    model = constant_model(tmp_path / "blaze.onnx", [1, side, side, 3], outputs)
+    return detect.BlazeFace(card, model)
 
 
 # Box centre and size, then eyes, nose, mouth, ears, all relative to the anchor.
@@ -142,7 +144,8 @@ def center(tmp_path, rows, cols, hits):
         marks[0, :, y, x] = [0.4, 0.3, 0.4, 0.7, 0.6, 0.5, 0.8, 0.35, 0.8, 0.65]
     outputs = {"heat": heat, "size": size, "offset": offset, "marks": marks}
     shape = [1, rows * 4, cols * 4, 3]
-    return detect.CenterFace(constant_model(tmp_path / "center.onnx", shape, outputs))
+    model = constant_model(tmp_path / "center.onnx", shape, outputs)
+    return detect.CenterFace(zoo.find("centerface"), model)
 
 
 def test_centerface_decodes_box_and_points(tmp_path):
