@@ -66,13 +66,17 @@ def poisson(frame: Frame, patch: Patch) -> None:
 BLENDS: Final = {"soft": soft, "poisson": poisson}
 
 
-def match_color(patch: Patch, frame: Frame, mode: Literal["none", "lab", "histogram"]) -> Patch:
-    """Give the patch the colours of what it covers, for generators that do not relight.
+def match_color(
+    patch: Patch, frame: Frame, mode: Literal["auto", "none", "lab", "histogram"]
+) -> Patch:
+    """Give the patch the colours and the broad light of what it covers.
 
     ``lab`` matches mean and spread in CIE L*a*b* (Reinhard et al., "Color transfer between
-    images", 2001); ``histogram`` matches the distribution of each RGB channel. Both are measured
-    under the mask.
+    images", 2001); ``histogram`` matches the distribution of each RGB channel; ``auto`` does what
+    the patch asks for. Both are measured under the mask. Then what differs between one side of
+    the face and the other is made good for, see :func:`_evened`.
     """
+    mode = patch.color if mode == "auto" else mode
     if mode == "none":
         return patch
     height, width = patch.mask.shape
@@ -85,7 +89,7 @@ def match_color(patch: Patch, frame: Frame, mode: Literal["none", "lab", "histog
         return patch
     match = _lab if mode == "lab" else _hist
     image = match(patch.image, np.asarray(under, np.uint8), where)
-    return replace(patch, image=image)
+    return replace(patch, image=_evened(image, np.asarray(under, np.uint8), patch.mask))
 
 
 def white_balance(image: Image) -> Image:
@@ -115,6 +119,59 @@ def _lab(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:
     moved = (ours - m) * np.clip(t / np.maximum(s, 1e-3), 0.5, 2.0) + n
     rgb = cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)
     return np.asarray(np.clip(rgb * np.float32(255) + 0.5, 0, 255), np.uint8)
+
+
+CELLS: Final = 48
+"""Of the longer side of the grid on which broad light is compared."""
+
+BROAD: Final = 0.15
+"""Blur of broad light in parts of the face's size; finer light would be the other's features."""
+
+
+def _evened(image: Image, under: Image, mask: Image) -> Image:
+    """The patch with the broad light and colour of what it covers.
+
+    A gain for every place and channel, from blurred pictures of both. Where they differ much more
+    than elsewhere something is seen in one that the other does not have, as hair, a shadow's edge
+    or a hand; such places count less.
+
+    Args:
+        image: ``(h, w, 3)`` uint8, already alike on the whole.
+        under: ``(h, w, 3)`` uint8.
+        mask: ``(h, w)`` uint8.
+    """
+    h, w = mask.shape
+    scale = min(1.0, CELLS / max(h, w))
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    ours, theirs, weight = (
+        cv2.resize(v, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        for v in (image, under, mask)
+    )
+    weight *= np.float32(1 / 255)
+    sigma = BROAD * float(np.sqrt(weight.sum()))
+    if sigma < 1:
+        return image
+    apart = np.log((theirs + 8) / (ours + 8)).mean(2)
+    middle = _weighted_median(apart, weight)
+    spread = max(1.4826 * _weighted_median(np.abs(apart - middle), weight), 0.05)
+    weight = weight / (1 + ((apart - middle) / (2 * spread)) ** 2)
+
+    def low(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        # The little that is added is the mean, which holds where nothing is known.
+        mean = (values * weight[..., None]).sum((0, 1)) / weight.sum()
+        blurred = cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma)
+        total = cv2.GaussianBlur(weight, (0, 0), sigma)[..., None]
+        return np.asarray((blurred + 0.02 * mean) / (total + 0.02), np.float32)
+
+    gain = np.clip((low(theirs) + 8) / (low(ours) + 8), 0.5, 2)
+    large = cv2.resize(gain, (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.multiply(image, large, dtype=cv2.CV_8U), np.uint8)
+
+
+def _weighted_median(values: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
+    order = np.argsort(values, axis=None)
+    total = np.cumsum(weight.reshape(-1)[order])
+    return float(values.reshape(-1)[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _hist(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:

@@ -177,14 +177,15 @@ class SwapPlan:
     Attributes:
         rules: At least one.
         blend: ``soft`` mask or ``poisson``.
-        color: Colour matching for generators that do not relight: ``none``, ``lab``, ``histogram``.
+        color: Colour matching: ``none``, ``lab``, ``histogram``, or ``auto`` for what each patch
+            asks for, which is none where the generator gives it the scene's light itself.
         similarity: Cosine from which a face counts as the person of a rule's reference; at 0.38 the
             default embedder takes one stranger in a thousand for the person (MODELS.md).
     """
 
     rules: tuple[Rule, ...]
     blend: Literal["soft", "poisson"] = "soft"
-    color: Literal["none", "lab", "histogram"] = "none"
+    color: Literal["auto", "none", "lab", "histogram"] = "auto"
     similarity: float = 0.38
 
 
@@ -199,6 +200,7 @@ class Patch:
             resolution returns a pure whole-pixel shift, which blend pastes without resampling.
         surround: The patch is not the face but what is around it, moved to make room.
         face: The face that it is for; None where nobody asks.
+        color: How its colours are to be matched with what it covers; see :class:`SwapPlan`.
     """
 
     image: Image
@@ -206,6 +208,7 @@ class Patch:
     matrix: NDArray[np.float64]
     surround: bool = False
     face: Face | None = None
+    color: Literal["none", "lab", "histogram"] = "none"
 
 
 class FaceMask(NamedTuple):
