@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mien.errors import UsageError
 
@@ -32,9 +32,15 @@ class Settings(BaseModel):
         generator: Which generator makes the faces.
         provider: ONNX Runtime's execution provider, by mien's short name.
         threads: Threads of each model.
+        models: Folder of models that do not come with mien; None takes the system's usual one.
+        offline: Nothing is fetched, not even when asked.
+        licence: ``commercial`` refuses every model whose licence forbids commercial use.
         workers: Frames painted at a time.
         blend: How patches go into the frame.
-        color: Colour matching for generators that do not relight.
+        color: Colour matching; ``auto`` matches for generators that do not relight.
+        mask: Mask networks that keep patches off what is no face.
+        enhance: Enhancer of swapped faces, or ``none``.
+        upscale: Upscaler of frames, or ``none``.
         white_balance: Remove the colour cast of portraits.
         similarity: Cosine from which a face is the person of a reference photo.
         encoder: libav's name; None takes the container's usual one.
@@ -48,15 +54,27 @@ class Settings(BaseModel):
     generator: str = "relight"
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=256)
+    models: Path | None = None
+    offline: bool = False
+    licence: Literal["any", "commercial"] = "any"
     workers: int = Field(1, ge=1, le=64)
     blend: Literal["soft", "poisson"] = "soft"
-    color: Literal["none", "lab", "histogram"] = "none"
+    color: Literal["auto", "none", "lab", "histogram"] = "auto"
+    mask: tuple[str, ...] = ()
+    enhance: str = "none"
+    upscale: str = "none"
     white_balance: bool = False
     similarity: float = Field(0.38, ge=-1, le=1)
     encoder: str | None = None
     preset: str | None = None
     quality: int | None = Field(None, ge=0, le=100)
     pixel_format: str | None = None
+
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """Several words with spaces between, as an environment variable gives them."""
+        return tuple(value.split()) if isinstance(value, str) else value
 
 
 def load(

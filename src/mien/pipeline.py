@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mien import blend, detect, embed, generate, identity, landmarks, media, zoo
+from mien import blend, detect, embed, enhance, generate, identity, landmarks, media, segment, zoo
+from mien import upscale as upscale_
 from mien.provenance import Marker
 from mien.track import Tracker, TrackOptions
 from mien.types import (
@@ -32,6 +33,7 @@ from mien.types import (
     Generate,
     Identity,
     Landmarks,
+    Patch,
     Rule,
     SwapPlan,
 )
@@ -51,6 +53,9 @@ class Swapper:
         embed: Says who somebody is.
         generate: Makes patches.
         models: Stage → ``(model, provider)``, for reports.
+        masks: Say where a face may be replaced; all of them hold.
+        enhancer: Restores faces after they were swapped.
+        upscaler: Makes frames larger.
     """
 
     detector: detect.Detector
@@ -58,12 +63,18 @@ class Swapper:
     embed: Embed
     generate: Generate
     models: dict[str, tuple[str, str]]
+    masks: tuple[segment.Parser | segment.Occluder, ...] = ()
+    enhancer: enhance.Enhancer | None = None
+    upscaler: upscale_.Upscaler | None = None
 
 
 def load(
     generator: str = "relight",
     *,
     embedder: str = "faceres512",
+    masks: Sequence[str] = (),
+    enhancer: str = "none",
+    upscaler: str = "none",
     models: zoo.Zoo | None = None,
 ) -> Swapper:
     """Load the stages of a chain.
@@ -71,6 +82,9 @@ def load(
     Args:
         generator: Name of what makes the faces; options may follow, see :func:`generate.load`.
         embedder: Card of the network that says who somebody is.
+        masks: Cards of mask networks; options may follow, see :func:`segment.load`.
+        enhancer: Card of one, or ``none``; options may follow, see :func:`enhance.load`.
+        upscaler: Card of one, or ``none``; options may follow, see :func:`upscale.load`.
         models: Where models come from and run.
 
     Raises:
@@ -82,6 +96,15 @@ def load(
     models = models or zoo.Zoo()
     where = models.device.providers
     kind = generator.partition(":")[0]
+    given = {
+        "mask": [name for name in masks if name != "none"],
+        "enhance": [] if enhancer == "none" else [enhancer],
+        "upscale": [] if upscaler == "none" else [upscaler],
+    }
+    keep_off = tuple(segment.load(name, models) for name in given["mask"])
+    restore = [enhance.load(name, models) for name in given["enhance"]]
+    enlarge = [upscale_.load(name, models) for name in given["upscale"]]
+    added = {"mask": keep_off, "enhance": restore, "upscale": enlarge}
     return Swapper(
         detector=detect.load(models),
         landmarks=landmarks.load(models),
@@ -92,7 +115,15 @@ def load(
             "landmarks": ("facemesh", where),
             "embed": (embedder, where),
             "generate": (generator, "cpu" if kind in ("mesh", "warp") else where),
+            **{
+                stage: (", ".join(given[stage]), ", ".join({s.model.provider: 0 for s in stages}))
+                for stage, stages in added.items()
+                if stages
+            },
         },
+        masks=keep_off,
+        enhancer=restore[0] if restore else None,
+        upscaler=enlarge[0] if enlarge else None,
     )
 
 
@@ -214,19 +245,54 @@ class Stream:
                 left = [f for f in left if f is not face]
         return pairs
 
-    def render(self, frame: Frame, pairs: Pairs, plan: SwapPlan) -> Frame:
-        """Put identities on faces; writes to the frame. Holds no state, so frames may overlap."""
-        if not pairs:
-            return frame
+    def render(
+        self, frame: Frame, pairs: Pairs, plan: SwapPlan, *, faces: Sequence[Face] = ()
+    ) -> Frame:
+        """Put identities on faces, enhance them, enlarge the frame; frames may overlap.
+
+        Args:
+            frame: Written to.
+            pairs: From :meth:`assign`.
+            plan: How patches are put in.
+            faces: All faces of the frame, for an enhancer that is meant for everybody.
+
+        Returns:
+            The frame, or a larger one in its place.
+        """
+        swapper = self.swapper
+        if pairs:
+            self._swap(frame, pairs, plan)
+        if swapper.enhancer is not None:
+            meant = list(faces) if swapper.enhancer.everybody and faces else [f for f, _ in pairs]
+            with self.times("enhance"):
+                swapper.enhancer(frame, meant)
+        if swapper.upscaler is not None:
+            with self.times("upscale"):
+                frame = swapper.upscaler(frame)
+        return frame
+
+    def _swap(self, frame: Frame, pairs: Pairs, plan: SwapPlan) -> None:
         with self.times("generate"):
             patches = self.swapper.generate(frame, [f for f, _ in pairs], [i for _, i in pairs])
+        if self.swapper.masks:
+            with self.times("mask"):
+                patches = self._masked(frame, patches)
         with self.times("blend"):
             for patch in patches:
                 if patch.surround:  # the frame's own pixels, moved; they have no other colour
                     blend.soft(frame, patch)
                 else:
                     blend.BLENDS[plan.blend](frame, blend.match_color(patch, frame, plan.color))
-        return frame
+
+    def _masked(self, frame: Frame, patches: list[Patch]) -> list[Patch]:
+        """The patches, kept out of what the mask networks see before anything is painted."""
+        which = [n for n, p in enumerate(patches) if p.face is not None and not p.surround]
+        faces = [face for n in which if (face := patches[n].face) is not None]
+        layers = [mask(frame, faces) for mask in self.swapper.masks]
+        out = list(patches)
+        for n, *own in zip(which, *layers, strict=True):
+            out[n] = segment.apply(out[n], own)
+        return out
 
     def _choose(self, number: int, rule: Rule, faces: Faces, similarity: float) -> Faces:
         if rule.reference is not None:
@@ -403,7 +469,8 @@ def run(
                 report.faceless += not faces
                 report.swapped += bool(pairs)
                 report.faces += len(pairs)
-                belt.put(belt.painted, pool.submit(stream.render, frame, pairs, plan))
+                painting = pool.submit(stream.render, frame, pairs, plan, faces=faces)
+                belt.put(belt.painted, painting)
         except KeyboardInterrupt:
             # What was painted is still written; what was only decoded is not.
             report.interrupted = True

@@ -14,7 +14,7 @@ import numpy as np
 
 from mien import geometry, runtime, zoo
 from mien.errors import ModelError, UsageError
-from mien.types import FaceMask, Faces, Floats, Frame, Image, Patch, Segment
+from mien.types import FaceMask, Faces, Floats, Frame, Image, Patch
 from mien.zoo import options, pixels
 
 CLASSES: Final = (
@@ -120,7 +120,7 @@ def apply(patch: Patch, masks: list[FaceMask]) -> Patch:
     return replace(patch, mask=out)
 
 
-def load(name: str, models: zoo.Zoo | None = None) -> Segment:
+def load(name: str, models: zoo.Zoo | None = None) -> Parser | Occluder:
     """A mask network.
 
     Args:

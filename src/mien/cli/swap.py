@@ -16,6 +16,8 @@ from mien.cli.options import (
     Config,
     End,
     Json,
+    Licence,
+    Offline,
     Overwrite,
     Provider,
     Quiet,
@@ -75,7 +77,7 @@ def swap(  # noqa: PLR0917
     start: Start = None,
     end: End = None,
     blend: Annotated[str | None, typer.Option(help="soft or poisson.")] = None,
-    color: Annotated[str | None, typer.Option(help="none, lab or histogram.")] = None,
+    color: Annotated[str | None, typer.Option(help="auto, none, lab or histogram.")] = None,
     white_balance: Annotated[
         bool | None,
         typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
@@ -83,8 +85,20 @@ def swap(  # noqa: PLR0917
     generator: Annotated[
         str | None, typer.Option(help="What makes the face: relight, mesh, warp.")
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
+    ] = None,
+    enhance: Annotated[
+        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
+    ] = None,
+    upscale: Annotated[
+        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
+    ] = None,
     provider: Provider = None,
     threads: Threads = None,
+    offline: Offline = False,
+    licence: Licence = None,
     workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,
     encoder: Annotated[str | None, typer.Option(help="libx264, libx265, libvpx-vp9 …")] = None,
     preset: Annotated[str | None, typer.Option(help="The encoder's speed.")] = None,
@@ -111,8 +125,13 @@ def swap(  # noqa: PLR0917
             color=color,
             white_balance=white_balance,
             generator=generator,
+            mask=mask or None,
+            enhance=enhance,
+            upscale=upscale,
             provider=provider,
             threads=threads,
+            offline=offline or None,
+            licence=licence,
             workers=workers,
             encoder=encoder,
             preset=preset,
@@ -138,7 +157,13 @@ def swap(  # noqa: PLR0917
         given = terminal.consent(consent, consent_note) if needed else None
         about_target = terminal.target_consent(target_consent)
 
-        swapper = api.load(settings.generator, models=zoo_of(settings))
+        swapper = api.load(
+            settings.generator,
+            masks=settings.mask,
+            enhancer=settings.enhance,
+            upscaler=settings.upscale,
+            models=zoo_of(settings),
+        )
         place = which_of(source_face, "--source-face")
         rules = [
             Rule(
