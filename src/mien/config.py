@@ -35,6 +35,9 @@ class Settings(BaseModel):
         models: Folder of models that do not come with mien; None takes the system's usual one.
         offline: Nothing is fetched, not even when asked.
         licence: ``commercial`` refuses every model whose licence forbids commercial use.
+        models: Folder of models that do not come with mien; None takes the system's usual one.
+        offline: Nothing is fetched, not even when asked.
+        licence: ``commercial`` refuses every model whose licence forbids commercial use.
         workers: Frames painted at a time.
         blend: How patches go into the frame.
         color: Colour matching; ``auto`` matches for generators that do not relight.
@@ -54,6 +57,9 @@ class Settings(BaseModel):
     generator: str = "relight"
     provider: str = "cpu"
     threads: int = Field(1, ge=1, le=256)
+    models: Path | None = None
+    offline: bool = False
+    licence: Literal["any", "commercial"] = "any"
     models: Path | None = None
     offline: bool = False
     licence: Literal["any", "commercial"] = "any"

@@ -15,6 +15,8 @@ from typer.core import TyperCommand
 from mien.cli.options import (
     Config,
     Json,
+    Licence,
+    Offline,
     Overwrite,
     Provider,
     Quiet,
@@ -80,6 +82,8 @@ def evaluate(  # noqa: PLR0917
     ] = None,
     provider: Provider = None,
     threads: Threads = None,
+    offline: Offline = False,
+    licence: Licence = None,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: Json = False,
@@ -96,7 +100,9 @@ def evaluate(  # noqa: PLR0917
     def work() -> int:
         from mien import evaluate as evaluating
 
-        settings = settings_of(config, provider=provider, threads=threads)
+        settings = settings_of(
+            config, provider=provider, threads=threads, offline=offline or None, licence=licence
+        )
         missing = [p for p in (*identities, *targets) if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")

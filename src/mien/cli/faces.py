@@ -15,6 +15,8 @@ from mien.cli.options import (
     Config,
     End,
     Json,
+    Licence,
+    Offline,
     Overwrite,
     Provider,
     Quiet,
@@ -39,6 +41,8 @@ def list_faces(  # noqa: PLR0917
     end: End = None,
     provider: Provider = None,
     threads: Threads = None,
+    offline: Offline = False,
+    licence: Licence = None,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: Json = False,
@@ -54,7 +58,9 @@ def list_faces(  # noqa: PLR0917
     def work() -> int:
         from mien import api
 
-        settings = settings_of(config, provider=provider, threads=threads)
+        settings = settings_of(
+            config, provider=provider, threads=threads, offline=offline or None, licence=licence
+        )
         begin, finish = time_range(start, end)
         if not target.exists():
             raise UsageError(f"{target}: no such file")

@@ -32,6 +32,11 @@ End = Annotated[str | None, typer.Option(metavar="TIME", help="Up to here.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda …")]
 Threads = Annotated[int | None, typer.Option(help="Threads of each model.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Licence = Annotated[
+    str | None, typer.Option(help="any, or commercial: refuse models that forbid it.")
+]
+Models = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where models lie.")]
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:
