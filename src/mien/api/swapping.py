@@ -75,7 +75,8 @@ def swap_image(
         swapper: The models.
 
     Returns:
-        ``(H, W, 3)`` uint8 RGB; an unmarked copy if there was no face to swap.
+        ``(H, W, 3)`` uint8 RGB, larger with an upscaler; an unmarked copy as large as it was if
+        there was no face to swap.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
@@ -85,11 +86,12 @@ def swap_image(
     plan = _plan(who)
     frame = Frame(np.array(image, order="C"))
     stream = Stream(swapper or load(), identify=_by_person(plan), still=True)
-    pairs = stream.assign(stream.observe(frame), plan)
+    faces = stream.observe(frame)
+    pairs = stream.assign(faces, plan)
     if not pairs:
         return frame.image
     marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
-    return marker(stream.render(frame, pairs, plan)).frame.image
+    return marker(stream.render(frame, pairs, plan, faces=faces)).frame.image
 
 
 def swap(
@@ -133,10 +135,17 @@ def swap(
     check_output([target], output, overwrite=overwrite)
     with open_part(target, start, end) as source:
         still = source.info.kind == "image"
-        stream = Stream(swapper or load(), identify=_by_person(plan, still=still), still=still)
+        swapper = swapper or load()
+        stream = Stream(swapper, identify=_by_person(plan, still=still), still=still)
         marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+        enlarge, info = swapper.upscaler, source.info
         sink = media.open_sink(
-            output, source, options=options, metadata=marker.metadata(), overwrite=overwrite
+            output,
+            source,
+            options=options,
+            metadata=marker.metadata(),
+            overwrite=overwrite,
+            size=None if enlarge is None else enlarge.size(info.width, info.height),
         )
         try:
             report = pipeline.run(

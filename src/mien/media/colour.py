@@ -247,17 +247,31 @@ class Converter:
 
     def _replace(self, new: Image, frame: av.VideoFrame, rect: Rect) -> None:
         """Convert the new pixels and put them into the planes, whatever the format."""
-        part = self._swscale.reformat(
+        part = self._planes(new, frame, frame.format.name)
+        for target, rows in zip(_cut(frame, rect), plane_rows(part), strict=True):
+            target[...] = rows
+
+    def _planes(self, new: Image, like: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+        """Convert RGB to a pixel format, with the matrix and range of a decoded frame."""
+        return self._swscale.reformat(
             av.VideoFrame.from_numpy_buffer(new, "rgb24"),
-            format=frame.format.name,
+            format=pixel_format,
             src_color_range=ColorRange.JPEG,
-            dst_colorspace=matrix_of(frame),
-            dst_color_range=range_of(frame),
+            dst_colorspace=matrix_of(like),
+            dst_color_range=range_of(like),
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
-        for target, rows in zip(_cut(frame, rect), plane_rows(part), strict=True):
-            target[...] = rows
+
+    def renew(self, image: Image, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+        """Return a frame of a new size, with the matrix and range of the one that was decoded.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB, upright, the whole picture.
+            frame: What was decoded.
+            pixel_format: Of the result.
+        """
+        return self._planes(self.orientation.undo(image), frame, pixel_format)
 
     def convert(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
         """Return the frame in another pixel format, matrix and range kept (RGB: limited)."""

@@ -143,7 +143,10 @@ class ImageSink:
             raise MediaError(f"{self.path}: an image file holds one picture")
         image = cv2.cvtColor(marked.frame.image, cv2.COLOR_RGB2BGR)
         if self._still.alpha is not None and self._format != "jpeg":
-            image = np.dstack((image, self._still.alpha))
+            alpha, size = self._still.alpha, (image.shape[1], image.shape[0])
+            if alpha.shape != image.shape[:2]:
+                alpha = np.asarray(cv2.resize(alpha, size), np.uint8)
+            image = np.dstack((image, alpha))
         words = xmp(self._metadata)
         chunks = {cv2.IMAGE_METADATA_XMP: words} if self._format == "webp" else {}
         if self._still.icc:
@@ -228,8 +231,11 @@ class VideoSink:
         options: SinkOptions,
         metadata: Mapping[str, str],
         overwrite: bool,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """Open the encoder and the container, and write its header.
+
+        ``size`` is width and height of the frames as displayed; None is the source's.
 
         Raises:
             MediaError: The file cannot be written, the encoder is unknown or refuses its
@@ -237,6 +243,9 @@ class VideoSink:
         """
         self.path, self._source = path, source
         self._converter = Converter(source.orientation)
+        self._size = (source.first.width, source.first.height)
+        if size is not None and size != (source.info.width, source.info.height):
+            self._size = size[::-1] if source.orientation.swaps else size
         # A trimmed output begins at zero: everything moves by the first frame's exact time.
         self._shift = source.first.pts or 0 if source.start else 0
         self._written: Fraction | None = None
@@ -278,7 +287,7 @@ class VideoSink:
 
     def _add_video(self, kind: str, options: SinkOptions) -> Any:
         source, first = self._source.stream.codec_context, self._source.first
-        name = options.encoder or _usual_encoder(kind, first)
+        name = options.encoder or _usual_encoder(kind, first.format, self._size)
         pixel_format = self._pixel_format(name, options.pixel_format or first.format.name)
         known = _ENCODERS.get(name, _Encoder())
         settings = dict(known.more)
@@ -297,8 +306,8 @@ class VideoSink:
                 name,
                 rate=rate,
                 options=settings,
-                width=first.width,
-                height=first.height,
+                width=self._size[0],
+                height=self._size[1],
                 time_base=self._source.time_base,
             )
         except ValueError as error:
@@ -313,6 +322,8 @@ class VideoSink:
         context.color_trc = source.color_trc
         if first.format.is_rgb and not stream.format.is_rgb:
             context.colorspace, context.color_range = matrix_of(first), ColorRange.MPEG
+        elif self._size != (first.width, first.height):
+            context.colorspace = matrix_of(first)  # unsaid, players would go by the new size
         if source.sample_aspect_ratio:
             context.sample_aspect_ratio = source.sample_aspect_ratio
         if self._source.matrix is not None:
@@ -322,9 +333,10 @@ class VideoSink:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             said = ", ".join(f"{k}={v}" for k, v in settings.items())
-            hint = "" if _takes(name, first) else "; such an odd size needs yuv444p or libsvtav1"
+            fits = _takes(name, first.format, self._size)
+            hint = "" if fits else "; such an odd size needs yuv444p or libsvtav1"
             raise MediaError(
-                f"{self.path}: {name} refuses {first.width}x{first.height} {pixel_format} "
+                f"{self.path}: {name} refuses {self._size[0]}x{self._size[1]} {pixel_format} "
                 f"with {said or 'no settings'}{hint}"
             ) from error
         return stream
@@ -421,7 +433,10 @@ class VideoSink:
             raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
         frame = marked.frame
         decoded: av.VideoFrame = frame.origin
-        self._converter.write_back(frame.image, decoded, frame.dirty)
+        if sorted(frame.image.shape[:2]) == sorted((decoded.height, decoded.width)):
+            self._converter.write_back(frame.image, decoded, frame.dirty)
+        else:
+            decoded = self._converter.renew(frame.image, decoded, self._video.pix_fmt)
         if decoded.format.name != self._video.pix_fmt:
             decoded = self._converter.convert(decoded, self._video.pix_fmt)
         decoded.pict_type = 0  # else the encoder repeats the source's choice of I, P and B
@@ -510,24 +525,25 @@ def _formats_of(encoder: str) -> list[str] | None:
     return [f.name for f in codec.video_formats or ()] if codec.type == "video" else None
 
 
-def _takes(encoder: str, frame: av.VideoFrame) -> bool:
-    """Tell whether an encoder takes frames of this format and size."""
-    formats, wanted = _formats_of(encoder) or [], frame.format.name
+def _takes(encoder: str, pixel_format: av.VideoFormat, size: tuple[int, int]) -> bool:
+    """Tell whether an encoder takes frames of this format, width and height."""
+    formats, wanted = _formats_of(encoder) or [], pixel_format.name
     if wanted not in formats and wanted.replace("yuvj", "yuv") not in formats:
         return False
-    odd = (frame.format.chroma_width(2) == 1 and frame.width % 2) or (
-        frame.format.chroma_height(2) == 1 and frame.height % 2
+    odd = (pixel_format.chroma_width(2) == 1 and size[0] % 2) or (
+        pixel_format.chroma_height(2) == 1 and size[1] % 2
     )
     return not (odd and encoder in ("libx264", "libx265"))
 
 
-def _usual_encoder(kind: str, frame: av.VideoFrame) -> str:
+def _usual_encoder(kind: str, pixel_format: av.VideoFormat, size: tuple[int, int]) -> str:
     """Choose VP9 for WebM and H.264 for the others, or AV1 where those do not take the frames.
 
     Those are odd sizes with subsampled chroma, and 10 bits in WebM (wheels have VP9 in 8 bits).
     """
     usual = "libvpx-vp9" if kind == "webm" else "libx264"
-    if not _takes(usual, frame) and _takes("libsvtav1", frame) and kind != "mov":
+    av1 = _takes("libsvtav1", pixel_format, size) and kind != "mov"
+    if av1 and not _takes(usual, pixel_format, size):
         return "libsvtav1"
     return usual
 
@@ -564,6 +580,7 @@ def open_sink(
     options: SinkOptions | None = None,
     metadata: Mapping[str, str],
     overwrite: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Sink:
     """Open the output for what a source yields; by suffix, an image or a video container.
 
@@ -573,6 +590,7 @@ def open_sink(
         options: Encoder, speed, quality and pixel format.
         metadata: From :func:`mien.provenance.metadata`; goes into the file.
         overwrite: Whether an existing file may be replaced.
+        size: Width and height of the frames that will come, as displayed; None: the source's.
 
     Raises:
         MediaError: See :class:`ImageSink` and :class:`VideoSink`; also if the target is the
@@ -590,4 +608,6 @@ def open_sink(
         )
     if isinstance(source, ImageSource):
         return ImageSink(path, source, options=options, metadata=metadata, overwrite=overwrite)
-    return VideoSink(path, source, options=options, metadata=metadata, overwrite=overwrite)
+    return VideoSink(
+        path, source, options=options, metadata=metadata, overwrite=overwrite, size=size
+    )
