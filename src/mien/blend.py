@@ -26,8 +26,10 @@ def soft(frame: Frame, patch: Patch) -> None:
     if patch.surround:  # whole by definition
         view[...] = image
     else:
-        weight = alpha.astype(np.float32) * np.float32(1 / 255)
-        view[...] = cv2.blendLinear(image, view, weight, 1 - weight)
+        for first, last in geometry.bands(len(view)):
+            rows = slice(first, last)
+            weight = alpha[rows].astype(np.float32) * np.float32(1 / 255)
+            view[rows] = cv2.blendLinear(image[rows], view[rows], weight, 1 - weight)
     frame.mark_dirty(rect)
 
 

@@ -5,7 +5,8 @@ Conventions: points are ``(x, y)`` with pixel centres at whole numbers; matrices
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -58,6 +59,13 @@ def invert(matrix: ArrayLike) -> Matrix:
         raise ValueError("invert: expected a map that can be undone, came one that flattens")
     a, b, c, d = d / det, -b / det, -c / det, a / det  # a tenth of the time of linalg.inv
     return np.array([[a, b, -a * x - b * y], [c, d, -c * x - d * y]])
+
+
+def compose(second: Matrix, first: Matrix) -> Matrix:
+    """The ``(2, 3)`` map that does ``first`` and then ``second``."""
+    return np.column_stack(
+        [second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]]
+    )
 
 
 def transform(matrix: ArrayLike, points: ArrayLike) -> Floats:
@@ -117,8 +125,10 @@ def warp(
         x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + k, (x0 + 1, y0 + 1), (w, h))
         small = int(x1 - x0) // k, int(y1 - y0) // k
         if min(small) > 0:
-            region = image[y0 : y0 + k * small[1], x0 : x0 + k * small[0]]
-            image = np.asarray(cv2.resize(region, small, interpolation=cv2.INTER_AREA), np.uint8)
+            image = image[y0 : y0 + k * small[1], x0 : x0 + k * small[0]]
+            while image.shape[0] > small[1]:  # OpenCV halves five times as fast as it averages
+                half = image.shape[1] // 2, image.shape[0] // 2
+                image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
             # Pixel (i, j) of the shrunk region lies around (k·i + (k - 1) / 2 + x0, …).
             shift = np.array([x0, y0]) + (k - 1) / 2
             m = np.column_stack([m[:, :2] * k, m[:, :2] @ shift + m[:, 2]])
@@ -126,40 +136,72 @@ def warp(
     return np.asarray(crop, np.uint8)
 
 
-def enlarged(values: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> NDArray[Any]:
+BAND: Final = 48
+"""Rows that are made at a time of what is as large as a face on screen."""
+
+
+def bands(rows: int) -> Iterator[tuple[int, int]]:
+    """First row and the row after the last of each band."""
+    for first in range(0, rows, BAND):
+        yield first, min(first + BAND, rows)
+
+
+class Enlarged:
     """A smooth map under an enlarging matrix: cubic to twice its size, then linear.
 
-    The eye sees no kinks at that scale, and ``resize`` takes a quarter of the time of
-    ``warpAffine``, which is therefore used at half the size only.
+    The eye sees no kinks at that scale. ``resize`` by a whole number takes a quarter of the time of
+    ``warpAffine``, which is therefore used on the way to a fraction of the size only. The result
+    is made a band of rows at a time, which stays in the processor's cache from step to step.
 
     Args:
-        values: ``(h, w)`` or ``(h, w, C)``, float32 or uint8.
+        values: ``(h, w)`` or ``(h, w, C)``, float32 or uint8; beyond its rim the rim goes on.
         matrix: ``(2, 3)`` map → result.
         size: Width and height of the result.
-
-    Returns:
-        ``(size[1], size[0])`` or the same with C channels; beyond the map its rim goes on.
+        plus: ``(2, 3)`` affine map of the result's pixels that is added to two channels.
     """
-    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
-    if zoom <= 2:
-        return np.asarray(cv2.warpAffine(values, matrix, size, flags=flags, borderMode=border))
-    h, w = values.shape[:2]
-    double = cv2.resize(values, (2 * w, 2 * h), interpolation=cv2.INTER_CUBIC)
-    middle = max(1, round(size[0] * 2 / zoom)), max(1, round(size[1] * 2 / zoom))
-    scale = np.array(middle) / size
-    # Pixel x of the result lies at (x + 0.5)·scale - 0.5 half way, cell x at 2x + 0.5 of the
-    # doubled map.
-    half = matrix * scale[:, None]
-    half[:, 2] += (scale - 1) / 2
-    half[:, :2] /= 2
-    half[:, 2] -= half[:, :2].sum(1) / 2
-    part = cv2.warpAffine(double, half, middle, flags=flags, borderMode=border)
-    return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR))
+
+    def __init__(
+        self,
+        values: NDArray[Any],
+        matrix: Matrix,
+        size: tuple[int, int],
+        plus: Matrix | None = None,
+    ) -> None:
+        zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+        self.size = size
+        self.times = times = max(1, int(zoom / 1.5))
+        # A pixel more all around, since the rim of what is resized is not interpolated. Pixel x
+        # of the result lies at (x + 0.5) / times + 0.5 of the part that is kept.
+        part = -(-size[0] // times) + 2, -(-size[1] // times) + 2
+        onto = matrix / times
+        onto[:, 2] += 0.5 / times + 0.5
+        if zoom > 2:
+            h, w = values.shape[:2]
+            values = cv2.resize(values, (2 * w, 2 * h), interpolation=cv2.INTER_CUBIC)
+            # Cell x lies at 2x + 0.5 of the doubled map.
+            onto[:, :2] /= 2
+            onto[:, 2] -= onto[:, :2].sum(1) / 2
+        flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+        self._part = np.asarray(cv2.warpAffine(values, onto, part, flags=flags, borderMode=border))
+        if plus is not None:
+            less = -times / 2 - 0.5
+            back = np.array([[times, 0, less], [0, times, less]])
+            self._part = np.asarray(cv2.add(self._part, places(compose(plus, back), *part)))
+
+    def rows(self, first: int, last: int) -> NDArray[Any]:
+        """Rows ``first`` to ``last`` of the result."""
+        k, width = self.times, self.size[0]
+        if k == 1:
+            return self._part[first + 1 : last + 1, 1 : width + 1]
+        a, b = first // k, -(-last // k) + 2
+        size = (self._part.shape[1] * k, (b - a) * k)
+        band = cv2.resize(self._part[a:b], size, interpolation=cv2.INTER_LINEAR)
+        top = first - (a - 1) * k
+        return np.asarray(band[top : top + last - first, k : k + width])
 
 
-def enlarged_places(lookup: Floats, matrix: Matrix, size: tuple[int, int]) -> Floats:
-    """:func:`enlarged` for a map of places: what is affine in it is kept exactly.
+def enlarged_places(lookup: Floats, matrix: Matrix, size: tuple[int, int]) -> Enlarged:
+    """:class:`Enlarged` for a map of places: what is affine in it is kept exactly.
 
     OpenCV samples at 32nds of a cell, which for places would be steps of several pixels' 32nds.
 
@@ -171,21 +213,34 @@ def enlarged_places(lookup: Floats, matrix: Matrix, size: tuple[int, int]) -> Fl
     h, w = lookup.shape[:2]
     ys, xs = np.mgrid[0:h:8, 0:w:8]
     fit = affine(np.stack([xs.ravel(), ys.ravel()], 1), lookup[::8, ::8].reshape(-1, 2))
-    x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
-    back = invert(matrix)
-    whole = np.column_stack([fit[:, :2] @ back[:, :2], fit[:, :2] @ back[:, 2] + fit[:, 2]])
-    rest = np.empty_like(lookup)
-    for c in (0, 1):
-        rest[..., c] = lookup[..., c] - (
-            np.float32(fit[c, 0]) * x + (np.float32(fit[c, 1]) * y + np.float32(fit[c, 2]))
-        )
-    out = enlarged(rest, matrix, size)
-    x, y = np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32)[:, None]
-    for c in (0, 1):
-        out[..., c] += np.float32(whole[c, 0]) * x + (
-            np.float32(whole[c, 1]) * y + np.float32(whole[c, 2])
-        )
-    return np.asarray(out, np.float32)
+    rest = cv2.subtract(lookup, places(fit, w, h))
+    return Enlarged(np.asarray(rest), matrix, size, compose(fit, invert(matrix)))
+
+
+def places(matrix: Matrix, width: int, height: int) -> Floats:
+    """Where an affine map takes the pixels of a picture, ``(height, width, 2)`` float32."""
+    m = matrix.astype(np.float32)
+    # x and y in turn along one axis, since NumPy is slow along a last axis of two.
+    x = m[:, 0] * np.arange(width, dtype=np.float32)[:, None] + m[:, 2]
+    out = np.arange(height, dtype=np.float32)[:, None] * np.tile(m[:, 1], width)
+    out += x.reshape(-1)
+    return np.asarray(out.reshape(height, width, 2), np.float32)
+
+
+def sample(image: Image, places: Floats, out: Image | None = None) -> Image:
+    """The image at places, bilinear; beyond it its rim goes on.
+
+    Args:
+        image: ``(H, W)`` or ``(H, W, 3)`` uint8.
+        places: ``(h, w, 2)`` float32 x and y.
+        out: Where to write it.
+    """
+    # Fixed-point maps halve the time.
+    whole, part = cv2.convertMaps(places, np.empty(0, np.float32), cv2.CV_16SC2)
+    found = cv2.remap(
+        image, whole, part, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(found, np.uint8)
 
 
 def bounds(points: ArrayLike) -> Floats:
@@ -219,9 +274,10 @@ def rasterise(
 ) -> NDArray[np.int32]:
     """Which triangle is nearest at each pixel; -1 where none is.
 
-    All candidates, every pixel of every triangle's bounding box, are tested in one vectorised
-    pass; triangles are taken far first, so that the last write to a pixel is the nearest. A
-    loop of fill calls takes several times as long and stalls beside a busy Python thread.
+    The span of each row of each triangle is found in one vectorised pass (Pineda, "A parallel
+    algorithm for polygon rasterization", 1988); triangles are taken far first, so that the last
+    write to a pixel is the nearest. A loop of fill calls takes several times as long and stalls
+    beside a busy Python thread.
 
     Args:
         points: ``(N, 2+)`` in pixels of the grid.
@@ -236,44 +292,46 @@ def rasterise(
     order = np.argsort(-depth, kind="stable").astype(np.int32)
     p = points[triangles[order], :2].astype(np.float32)
     x, y = p[..., 0], p[..., 1]
-    x0 = np.clip(np.ceil(x.min(1)), 0, width).astype(np.int32)
-    x1 = np.clip(np.floor(x.max(1)) + 1, 0, width).astype(np.int32)
     y0 = np.clip(np.ceil(y.min(1)), 0, height).astype(np.int32)
     y1 = np.clip(np.floor(y.max(1)) + 1, 0, height).astype(np.int32)
-    wide = np.maximum(x1 - x0, 0)
-    count = wide * np.maximum(y1 - y0, 0)
-    # Barycentric coordinates of vertices 1 and 2 as linear functions of the pixel, relative to
-    # vertex 0 so that float32 suffices.
-    ax, ay = x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
-    bx, by = x[:, 2] - x[:, 0], y[:, 2] - y[:, 0]
-    det = ax * by - bx * ay
-    keep = np.flatnonzero((count > 0) & (np.abs(det) > 1e-6))
+    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
     out = np.full(height * width, -1, np.int32)
+    keep = np.flatnonzero((y1 > y0) & (np.abs(area) > 1e-6))
     if len(keep) == 0:
         return out.reshape(height, width)
-    count, wide = count[keep], wide[keep]
-    inv = 1.0 / det[keep]
-    coef = np.stack(
-        [by[keep] * inv, -bx[keep] * inv, -ay[keep] * inv, ax[keep] * inv, x[keep, 0], y[keep, 0]],
-        axis=1,
-    )
-    ids = np.repeat(np.arange(len(keep), dtype=np.int32), count)
-    offset = np.arange(len(ids), dtype=np.int32) - np.repeat(
-        (np.cumsum(count) - count).astype(np.int32), count
-    )
-    per = wide[ids]
-    row = offset // per
-    px = offset - row * per + x0[keep][ids]
-    py = row + y0[keep][ids]
-    c = coef[ids]
-    dx, dy = px - c[:, 4], py - c[:, 5]
-    u = c[:, 0] * dx + c[:, 1] * dy
-    v = c[:, 2] * dx + c[:, 3] * dy
-    eps = np.float32(-1e-4)
-    hit = np.flatnonzero((u >= eps) & (v >= eps) & (u + v <= 1 - eps))
+    # One entry for each row that a triangle crosses.
+    which, row = _runs(y0[keep], (y1 - y0)[keep])
+    at = row.astype(np.float32)
+    low = np.full(len(row), -np.inf, np.float32)
+    high = np.full(len(row), np.inf, np.float32)
+    turn = np.sign(area[keep])
+    for a, b in ((0, 1), (1, 2), (2, 0)):
+        # Inside is where across·(y - y_a) - down·(x - x_a) has the sign of the area.
+        across = (turn * (x[keep, b] - x[keep, a]))[which]
+        down = (turn * (y[keep, b] - y[keep, a]))[which]
+        rise = across * (at - y[keep, a][which])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            border = x[keep, a][which] + rise / down
+        np.minimum(high, border, out=high, where=down > 0)
+        np.maximum(low, border, out=low, where=down < 0)
+        high[(down == 0) & (rise < 0)] = -np.inf
+    first = np.ceil(np.clip(low - SLACK, 0, width)).astype(np.int32)
+    after = np.floor(np.clip(high + SLACK, -1, width - 1)).astype(np.int32) + 1
+    span, column = _runs(first, np.maximum(after - first, 0))
     # NumPy assigns repeated indices in order: the last, nearest triangle stays.
-    out[py[hit] * width + px[hit]] = order[keep][ids[hit]]
+    out[row[span] * width + column] = order[keep][which[span]]
     return out.reshape(height, width)
+
+
+SLACK: Final = 1e-3
+"""Pixels that a triangle reaches beyond its edges, so that no pixel falls between two."""
+
+
+def _runs(first: NDArray[np.int32], count: NDArray[np.int32]) -> tuple[Any, Any]:
+    """For runs of whole numbers: which run each number is of, and the numbers, end to end."""
+    which = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    start = (first - np.cumsum(count) + count).astype(np.int32)
+    return which, np.arange(len(which), dtype=np.int32) + start[which]
 
 
 def triangle_maps(src: Floats, dst: Floats, triangles: NDArray[np.integer]) -> Floats:

@@ -40,8 +40,8 @@ def contour(field: MotionField, mesh: Floats) -> Floats:
     axis = chin - top
     length = max(float(np.hypot(*axis)), 1.0)
     axis /= length
-    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
-    along = ((xs - top[0]) * axis[0] + (ys - top[1]) * axis[1]) / length
+    xs, ys = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
+    along = (xs - top[0]) * (axis[0] / length) + (ys - top[1]) * (axis[1] / length)
     brow_at = float((brow - top) @ axis) / length
     wide, narrow = 0.13 * length, 0.055 * length
     band = narrow + (wide - narrow) * np.clip(1 - along / max(brow_at, 0.05), 0, 1)
@@ -158,10 +158,12 @@ def skin(image: Image, points: Floats) -> Floats:
     middle = np.median(sample, axis=0)
     spread = 1.4826 * np.median(np.abs(sample - middle), axis=0)
     spread = np.maximum(spread, [0.16 * middle[0] + 6, 4.0, 4.0]).astype(np.float32)
-    d = (ycc.astype(np.float32) - middle.astype(np.float32)) / spread
-    d[..., 0] = np.where(d[..., 0] > 0, d[..., 0] * 0.5, d[..., 0])  # highlights are still skin
-    distance = np.sqrt((d * d).sum(-1))
-    return np.asarray(np.clip(1 - (distance - 2.2) / 2.0, 0, 1), np.float32)
+    levels = np.arange(256, dtype=np.float32)[:, None]
+    d = (levels - middle.astype(np.float32)) / spread
+    d[:, 0] = np.where(d[:, 0] > 0, d[:, 0] * 0.5, d[:, 0])  # highlights are still skin
+    squares = np.ascontiguousarray((d * d)[None], np.float32)
+    distance = np.sqrt(cv2.transform(cv2.LUT(ycc, squares), np.ones((1, 3), np.float32)))
+    return np.asarray(np.clip(2.1 - 0.5 * distance, 0, 1), np.float32)
 
 
 def _smoothstep(x: Floats) -> Floats:

@@ -195,32 +195,49 @@ def through(cover: Cover, portrait: Floats) -> MotionField:
     Returns:
         The field. Cells that no triangle covers take the nearest-fitting affine map.
     """
-    h, w = cover.hit.shape
     topo = topology()
-    cells = np.flatnonzero(cover.hit >= 0)
-    which = cover.hit.reshape(-1)[cells]
-    y = cells // w
-    x = cells - y * w
-
-    lookup = np.empty((h, w, 2), np.float32)
-    fit = geometry.affine(cover.mesh[:468, :2], portrait[:468, :2]).astype(np.float32)
-    across, down = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)[:, None]
-    for c in (0, 1):
-        np.add(fit[c, 0] * across + fit[c, 2], fit[c, 1] * down, out=lookup[..., c])
-    m = geometry.triangle_maps(cover.mesh, portrait, topo.triangles)[which]
-    flat = lookup.reshape(-1, 2)
-    for c in (0, 1):
-        flat[cells, c] = m[:, c, 0] * x + m[:, c, 1] * y + m[:, c, 2]
-
-    inside = np.zeros(h * w, np.uint8)
-    inside[cells] = np.where(which < topo.filled, 255, 0)
+    fit = geometry.affine(cover.mesh[:468, :2], portrait[:468, :2])
+    maps = geometry.triangle_maps(cover.mesh, portrait, topo.triangles)
+    lookup = _mapped(maps, fit, cover.hit)
+    # The last entry of each table stands for the index -1.
+    face = np.zeros(len(topo.triangles) + 1, np.uint8)
+    face[: topo.filled] = 255
+    inside = face[cover.hit]
     ratio = _stretch(cover.area, geometry.signed_areas(portrait, topo.triangles), topo)
-    shown = np.ones(h * w, np.float32)
-    shown[cells] = ratio[which]
-    stretch = np.asarray(cv2.GaussianBlur(shown.reshape(h, w), (0, 0), 1.5), np.float32)
+    shown = np.append(ratio, np.float32(1))[cover.hit]
+    stretch = np.asarray(cv2.GaussianBlur(shown, (0, 0), 1.5), np.float32)
     # Stretched more than fourfold counts as hidden, less than twofold as seen.
     visible = np.clip((stretch - np.float32(0.25)) * np.float32(4), 0, 1)
-    return MotionField(cover.region, lookup, inside.reshape(h, w), visible, stretch)
+    return MotionField(cover.region, lookup, inside, visible, stretch)
+
+
+def _mapped(
+    maps: Floats,
+    elsewhere: geometry.Matrix,
+    hit: NDArray[np.integer],
+    step: float = 1.0,
+    start: float = 0.0,
+) -> Floats:
+    """Where each cell goes by the map of the triangle it lies in, ``(h, w, 2)`` float32.
+
+    Args:
+        maps: ``(T, 2, 3)``.
+        elsewhere: ``(2, 3)`` for cells that no triangle covers.
+        hit: ``(h, w)`` index of the triangle; -1 where there is none.
+        step: Between cells, in what the maps take.
+        start: Place of the first cell, likewise.
+    """
+    h, w = hit.shape
+    table = np.append(maps.reshape(-1, 6), elsewhere.reshape(1, 6), 0)
+    table = np.ascontiguousarray(table.T, np.float32)
+    x = np.arange(w, dtype=np.float32) * np.float32(step) + np.float32(start)
+    y = np.arange(h, dtype=np.float32)[:, None] * np.float32(step) + np.float32(start)
+    out = np.empty((h, w, 2), np.float32)
+    for c in (0, 1):
+        part = table[3 * c][hit] * x
+        part += table[3 * c + 1][hit] * y
+        np.add(part, table[3 * c + 2][hit], out=out[..., c])
+    return out
 
 
 def mirrored(cover: Cover) -> Floats:
@@ -229,18 +246,11 @@ def mirrored(cover: Cover) -> Floats:
     Returns:
         ``(h / 2, w / 2, 2)`` float32 x and y in cells of that grid; what is off the face stays.
     """
-    hit = cover.hit[::2, ::2]
-    h, w = hit.shape
     other = extended(cover.mesh[mirror()])
-    cells = np.flatnonzero(hit >= 0)
-    m = geometry.triangle_maps(cover.mesh, other, topology().triangles)[hit.reshape(-1)[cells]]
-    y, x = np.divmod(cells, w)
-    out = np.dstack(np.meshgrid(np.arange(w), np.arange(h))).astype(np.float32).reshape(-1, 2)
+    maps = geometry.triangle_maps(cover.mesh, other, topology().triangles)
     # Cell x of the half grid has its middle at 2x + 0.5 of the whole one.
-    for c in (0, 1):
-        at = m[:, c, 0] * (2 * x + 0.5) + m[:, c, 1] * (2 * y + 0.5) + m[:, c, 2]
-        out[cells, c] = (at - 0.5) / 2
-    return out.reshape(h, w, 2)
+    whole = _mapped(maps, np.eye(2, 3), cover.hit[::2, ::2], 2.0, 0.5)
+    return (whole - np.float32(0.5)) * np.float32(0.5)
 
 
 def field(target: Floats, portrait: Floats, region: Rect, *, grid: int = GRID) -> MotionField:

@@ -155,12 +155,11 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     size = (region.x1 - region.x0, region.y1 - region.y0)
     onto = geometry.invert(bend.matrix)
     onto[:, 2] -= (region.x0, region.y0)
-    lookup = -geometry.enlarged(bend.shift, onto, size)
-    lookup[..., 0] += np.arange(size[0], dtype=np.float32)
-    lookup[..., 1] += np.arange(size[1], dtype=np.float32)[:, None]
-    whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
-    image = cv2.remap(frame.image[region.slices()], whole, part, cv2.INTER_LINEAR,
-                      borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    lookup = geometry.Enlarged(-bend.shift, onto, size, np.eye(2, 3))
+    scene = frame.image[region.slices()]
+    image = np.empty_like(scene)
+    for first, last in geometry.bands(size[1]):
+        geometry.sample(scene, lookup.rows(first, last), image[first:last])
     full = np.full(image.shape[:2], 255, np.uint8)
     matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
     return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)
@@ -170,8 +169,7 @@ def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:
     """An aligned crop of the frame, ``(S, S, 3)`` uint8, after the bend."""
     side = crop.shape[0]
     back = geometry.invert(aligned)  # crop → frame
-    cells = np.column_stack([bend.matrix[:, :2] @ back[:, :2],
-                             bend.matrix[:, :2] @ back[:, 2] + bend.matrix[:, 2]])  # fmt: skip
+    cells = geometry.compose(bend.matrix, back)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     shift = cv2.warpAffine(bend.shift, cells, (side, side), flags=flags)
     turned = shift @ aligned[:, :2].T.astype(np.float32)

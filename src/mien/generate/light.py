@@ -95,9 +95,12 @@ class Detail(NamedTuple):
     sharpness: float
 
 
+_LOG: Final = np.log(np.arange(256, dtype=np.float32) + 8)
+
+
 def detail(image: Image, weight: Floats) -> Detail:
     """Measure the detail of a face, ``(h, w, 3)`` uint8, where the ``(h, w)`` weight is."""
-    log = np.log(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) + 8)
+    log = np.asarray(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _LOG))
     smooth, broad = cv2.GaussianBlur(log, (0, 0), 1.0), cv2.GaussianBlur(log, (0, 0), 6.0)
     total = float(weight.sum()) + 1e-6
 
@@ -135,14 +138,20 @@ def match_sharpness(source: float, target: float) -> float:
     return float(min((excess / 1.2) ** (1 / 1.6), 2.0))
 
 
-def low(image: Image, weight: Floats) -> Floats:
-    """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32."""
+def low(image: Image | Floats, weight: Floats) -> Floats:
+    """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32; without the 3 of one channel."""
     h, w = weight.shape
     size = (max(2, round(LOW * w / max(h, w))), max(2, round(LOW * h / max(h, w))))
     small = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), np.float32)
-    weighted = image.astype(np.float32) * weight[..., None]
-    colour = np.asarray(cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), np.float32)
-    return blur(colour / small[..., None], small, SIGMA)
+    each = weight if image.ndim == 2 else cv2.merge((weight,) * 3)
+    weighted = cv2.multiply(image, each, dtype=cv2.CV_32F)
+    # Blurred with weights, the colour of a cell times its weight is what was summed up there.
+    total = cv2.GaussianBlur(small, (0, 0), SIGMA)
+    colour = cv2.GaussianBlur(
+        cv2.resize(weighted, size, interpolation=cv2.INTER_AREA), (0, 0), SIGMA
+    )
+    each = total if image.ndim == 2 else cv2.merge((total,) * 3)
+    return np.asarray(cv2.divide(colour, each), np.float32)
 
 
 def blur(values: Floats, weight: Floats, sigma: float) -> Floats:

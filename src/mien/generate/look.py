@@ -107,15 +107,15 @@ def look(  # noqa: PLR0917
     gain, bias = (_enlarge(v) for v in light.gain_and_bias(source, scene))
     smooth = _enlarge(scene)
 
-    lit = painted * gain + bias
-    inner = (outline * free)[..., None]
-    context = smooth * inner + crop * (np.float32(1) - inner)
+    lit = cv2.add(cv2.multiply(painted, gain, dtype=cv2.CV_32F), bias)
+    inner = outline * free
+    context = cv2.blendLinear(smooth, crop.astype(np.float32), inner, np.float32(1) - inner)
     side = one_sided(crop, cover, shared * theirs)
     h, w = crop.shape[:2]
     inputs = np.empty((CHANNELS, h, w), np.float32)
-    inputs[0:3] = np.clip(lit, 0, 255).transpose(2, 0, 1)
-    inputs[3:6] = context.transpose(2, 0, 1)
-    inputs[:6] *= np.float32(1 / 255)
+    for n, plane in enumerate((*cv2.split(lit), *cv2.split(context))):
+        np.multiply(plane, np.float32(1 / 255), out=inputs[n])
+    np.clip(inputs[:3], 0, 1, out=inputs[:3])
     inputs[6], inputs[7] = np.float32(1) - free, outline
     inputs[8], inputs[9] = flow.stretch, ours
     inputs[10], inputs[11], inputs[12] = side, strength, float(eyes)
@@ -142,11 +142,13 @@ def settle(seen: Look, crop: Image, gain: Floats, bias: Floats) -> tuple[Floats,
         Both, times what was missing.
     """
     weight = seen.alpha + np.float32(1e-3)
-    lit = np.clip(seen.painted * gain + bias, 0, 255)
-    ours = light.low(lit, weight).mean(2)
-    theirs = light.low(crop, weight).mean(2)
-    missing = _enlarge(((theirs + 4) / (ours + 4)) ** np.float32(SETTLE))[..., None]
-    return gain * missing, bias * missing
+    lit = cv2.add(cv2.multiply(seen.painted, gain, dtype=cv2.CV_32F), bias)
+    grey = np.full((1, 3), 1 / 3, np.float32)
+    ours = light.low(np.asarray(cv2.transform(np.clip(lit, 0, 255), grey), np.float32), weight)
+    theirs = light.low(np.asarray(cv2.transform(crop.astype(np.float32), grey), np.float32), weight)
+    missing = _enlarge(((theirs + 4) / (ours + 4)) ** np.float32(SETTLE))
+    each = cv2.merge((missing,) * 3)
+    return np.asarray(cv2.multiply(gain, each)), np.asarray(cv2.multiply(bias, each))
 
 
 def one_sided(crop: Image, cover: motion.Cover, weight: Floats) -> Floats:

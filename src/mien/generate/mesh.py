@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 
-from mien import mask, motion
+from mien import geometry, mask, motion
 from mien.generate.light import (
     apply,
     detail,
@@ -187,7 +187,5 @@ def level_of(paint: Paint, flow: motion.MotionField) -> tuple[int, Floats]:
 
 
 def warp(image: Image, lookup: Floats) -> Image:
-    """Bilinear samples of the image; fixed-point maps halve the time."""
-    whole, part = cv2.convertMaps(lookup, np.empty(0, np.float32), cv2.CV_16SC2)
-    out = cv2.remap(image, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(out, np.uint8)
+    """The image at the places of a motion field."""
+    return geometry.sample(image, lookup)

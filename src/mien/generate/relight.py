@@ -234,7 +234,10 @@ class RelightGenerator:
         lit = self._light(seen, crop)
         if held is not None:
             lit = held.steady(frame.index, lit)
-        onto = geometry.invert(aligned)  # crop → region
+        onto = geometry.invert(aligned)  # crop → frame
+        region = _shown(lit.alpha, onto, region)
+        if region.empty:
+            return patches
         onto[:, 2] -= (region.x0, region.y0)
         painted, cut = _painted(paint, seen, lit, ratio, small, onto, region)
         cut = np.asarray(cv2.convertScaleAbs(cut, alpha=facing), np.uint8)
@@ -358,18 +361,32 @@ def _painted(  # noqa: PLR0917
     size = (region.x1 - region.x0, region.y1 - region.y0)
     zoom = _zoom(onto)
     level = _level(ratio / zoom, paint)
+    alpha = (cv2.GaussianBlur(lit.alpha, (0, 0), 0.8) * np.float32(255)).astype(np.uint8)
     places = seen.flow.lookup * np.float32(0.5 ** (level - small))
     lookup = geometry.enlarged_places(places, onto, size)
-    image = mesh_.warp(paint.levels[level], lookup)
-    if seen.gamma < 1:
-        image = light.raise_to(image, seen.gamma)
-    image = _lit(
-        image, geometry.enlarged(lit.gain, onto, size), geometry.enlarged(lit.bias, onto, size)
-    )
+    gain, bias, cut = (geometry.Enlarged(v, onto, size) for v in (lit.gain, lit.bias, alpha))
+    image, mask_ = np.empty((size[1], size[0], 3), np.uint8), np.empty(size[::-1], np.uint8)
+    for first, last in geometry.bands(size[1]):
+        band = geometry.sample(paint.levels[level], lookup.rows(first, last))
+        if seen.gamma < 1:
+            band = light.raise_to(band, seen.gamma)
+        scaled = cv2.multiply(band, gain.rows(first, last), dtype=cv2.CV_32F)
+        cv2.add(scaled, bias.rows(first, last), dst=image[first:last], dtype=cv2.CV_8U)
+        mask_[first:last] = cut.rows(first, last)
     if lit.blur * zoom > 0.4:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
-    alpha = (cv2.GaussianBlur(lit.alpha, (0, 0), 0.8) * np.float32(255)).astype(np.uint8)
-    return image, np.asarray(geometry.enlarged(alpha, onto, size), np.uint8)
+    return image, mask_
+
+
+def _shown(alpha: Floats, onto: geometry.Matrix, region: Rect) -> Rect:
+    """The part of a region of the frame in which anything is painted; ``onto`` is crop → frame."""
+    x, y, w, h = cv2.boundingRect((alpha > 1 / 512).astype(np.uint8))
+    # Two cells more, which the mask's own softness reaches.
+    corners = [[x - 3, y - 3], [x + w + 2, y - 3], [x - 3, y + h + 2], [x + w + 2, y + h + 2]]
+    low, high = geometry.bounds(geometry.transform(onto, corners)).reshape(2, 2)
+    x0, y0 = np.maximum(np.floor(low).astype(int), region[:2])
+    x1, y1 = np.minimum(np.ceil(high).astype(int) + 1, region[2:])
+    return Rect(int(x0), int(y0), int(x1), int(y1))
 
 
 def _zoom(onto: geometry.Matrix) -> float:
@@ -386,12 +403,6 @@ def _ratio(in_crop: Floats, portrait: Floats) -> float:
 def _level(ratio: float, paint: mesh_.Paint) -> int:
     """The level of the portrait just above a resolution."""
     return int(np.clip(np.floor(np.log2(max(ratio, 1e-3))), 0, len(paint.levels) - 1))
-
-
-def _lit(image: Image, gain: Floats, bias: Floats) -> Image:
-    """``gain·image + bias``, saturated to uint8."""
-    lit = cv2.multiply(image, gain, dtype=cv2.CV_32F)
-    return np.asarray(cv2.add(lit, bias, dtype=cv2.CV_8U), np.uint8)
 
 
 def _under(frame: Frame, region: Rect, patches: Sequence[Patch]) -> Image:
