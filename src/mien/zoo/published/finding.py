@@ -120,7 +120,8 @@ DETECTORS = (
             "face_detection_yunet_2023mar.onnx",
             "https://huggingface.co/opencv/face_detection_yunet/resolve/main/"
             "face_detection_yunet_2023mar.onnx",
-        ),
+            threshold=0.8,
+    ),
         origin="OpenCV Zoo, 2023",
         sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         bytes=232_589,
@@ -143,6 +144,7 @@ DETECTORS = (
         multiple=32,
         layout="NCHW",
         order="BGR",
+        threshold=0.8,
     ),
     ModelCard(
         name="blazeface_short",
@@ -156,6 +158,7 @@ DETECTORS = (
         mean=HALF,
         std=HALF,
         outputs={"regressors": (896, 16), "scores": (896, 1)},
+        threshold=0.6,
     ),
     ModelCard(
         name="blazeface_back",
@@ -169,6 +172,7 @@ DETECTORS = (
         mean=HALF,
         std=HALF,
         outputs={"regressors": (896, 16), "scores": (896, 1)},
+        threshold=0.6,
     ),
 )
 
