@@ -120,8 +120,7 @@ DETECTORS = (
             "face_detection_yunet_2023mar.onnx",
             "https://huggingface.co/opencv/face_detection_yunet/resolve/main/"
             "face_detection_yunet_2023mar.onnx",
-            threshold=0.8,
-    ),
+        ),
         origin="OpenCV Zoo, 2023",
         sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         bytes=232_589,
@@ -131,6 +130,7 @@ DETECTORS = (
         multiple=32,
         layout="NCHW",
         order="BGR",
+        threshold=0.8,
     ),
     ModelCard(
         name="yunet_n",
