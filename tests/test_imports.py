@@ -29,9 +29,9 @@ APART = {"live", "bench", "scale", "doctor", "evaluate"}
 
 OWNERS = {
     "onnxruntime": {"runtime", "precision"},
-    "onnx": {"precision", "fuse", "train"},
+    "onnx": {"precision", "fuse", "train", "bench"},
     "pooch": {"zoo"},
-    "av": {"media", "serve"},
+    "av": {"media", "serve", "bench"},
     "torch": {"train"},
     "typer": {"cli"},
     "fastapi": {"serve"},
