@@ -51,7 +51,12 @@ def zoo_of(settings: Settings) -> Zoo:
     from mien.runtime import Device
     from mien.zoo import Zoo
 
-    return Zoo(Device(settings.provider, settings.threads))
+    return Zoo.at(
+        settings.models,
+        Device(settings.provider, settings.threads),
+        offline=settings.offline,
+        commercial=settings.licence == "commercial",
+    )
 
 
 def parse_time(text: str) -> float:

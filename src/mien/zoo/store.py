@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -74,11 +75,12 @@ class Zoo:
         for card in self.cards:
             if card.name == name:
                 return card
-        shipped = ", ".join(card.name for card in self.cards if card.shipped)
-        raise ModelNotFound(
-            f"no model is called {name!r}; known are {shipped} and those that "
-            "'mien models list' shows"
-        )
+        close = difflib.get_close_matches(name, [card.name for card in self.cards], 3)
+        if close:
+            meant = f"did you mean {' or '.join(close)}?"
+        else:
+            meant = f"known are {', '.join(c.name for c in self.cards if c.shipped)} and others:"
+        raise ModelNotFound(f"no model is called {name!r}; {meant} 'mien models list' shows all")
 
     def locate(self, card: ModelCard) -> Path:
         """Where the file of a card is, or would be.
@@ -161,19 +163,9 @@ class Zoo:
                     f"{file}: expected SHA-256 {card.sha256}, came {found}; reinstall mien"
                 )
             return file
-        try:
-            pins.check(card, file, self.folder, fresh=fresh)
-        except ModelError as error:
-            other = self._other(card, str(error))
-            raise ModelError(f"{error}{other}") from error
+        names = {known.sha256: known.name for known in self.cards if known.sha256}
+        pins.check(card, file, self.folder, fresh=fresh, names=names)
         return file
-
-    def _other(self, card: ModelCard, error: str) -> str:
-        """Whose file it is that bears another model's name."""
-        for known in self.cards:
-            if known.sha256 and known.name != card.name and error.endswith(f"came {known.sha256}"):
-                return f", which is the file of {known.name}"
-        return ""
 
     def _missing(self, card: ModelCard, file: Path) -> str:
         if card.shipped:
