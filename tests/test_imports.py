@@ -19,7 +19,7 @@ LAYERS = (
     {"pipeline"},
     {"api"},
     {"live", "bench", "scale", "doctor", "evaluate"},
-    {"serve", "train"},
+    {"serve", "train", "quantize"},
     {"cli"},
 )  # fmt: skip
 """Lowest first. A module imports from its own layer and those below, without cycles."""

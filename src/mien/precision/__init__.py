@@ -10,9 +10,10 @@ from mien.precision.compare import Difference, differences, speed
 from mien.precision.fp16 import KEPT, MARGIN, to_fp16, too_large
 from mien.precision.graph import Sample, simplify
 from mien.precision.guard import Guarded, guarded
-from mien.precision.int8 import METHODS, Choice, choose_int8, to_int8, write_table
+from mien.precision.int8 import METHODS, Choice, choose_int8, ranges, to_int8, write_table
 
 __all__ = [
     "KEPT", "MARGIN", "METHODS", "Choice", "Difference", "Guarded", "Sample", "choose_int8",
-    "differences", "guarded", "simplify", "speed", "to_fp16", "to_int8", "too_large", "write_table",
+    "differences", "guarded", "ranges", "simplify", "speed", "to_fp16", "to_int8", "too_large",
+    "write_table",
 ]  # fmt: skip

@@ -43,14 +43,21 @@ class Guarded(runtime.Model):
 
     def __call__(self, *arrays: Any) -> list[Any]:
         """Run the network; what it cannot do in fp16 is done, and said once, in fp32."""
+        return self._run(runtime.Model.__call__, arrays)
+
+    def lent(self, *arrays: Any) -> list[Any]:
+        """The same without allocating, see :meth:`mien.runtime.Model.lent`."""
+        return self._run(runtime.Model.lent, arrays)
+
+    def _run(self, how: Callable[..., list[Any]], arrays: tuple[Any, ...]) -> list[Any]:
         if self._after:
-            return self._after[0](*arrays)
-        found = runtime.Model.__call__(self, *arrays)
+            return how(self._after[0], *arrays)
+        found = how(self, *arrays)
         broken = not all(_finite(value) for value in found)
         if not broken and not (self.faces and any(_flat(value) for value in found)):
             return found
         model = self.full()
-        instead = model(*arrays)
+        instead = how(model, *arrays)
         if not broken and any(_flat(value) for value in instead):
             return found  # the face is like that
         with self._lock:

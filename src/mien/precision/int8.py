@@ -54,6 +54,10 @@ class Choice:
     tried: dict[str, float]
 
 
+class _NoHistogram(Exception):
+    """A tensor has values too much alike to be put into the bins that a method needs."""
+
+
 def ranges(
     source: Path,
     samples: Sequence[Sample],
@@ -122,12 +126,15 @@ def choose_int8(
     full = runtime.load(source)
     last = last_layers(source)
     options: dict[str, tuple[str, tuple[str, ...], float]] = {}
-    found = {method: _calibrated(source, used, method, None) for method in methods}
+    found = {}
+    for method in methods:
+        with contextlib.suppress(_NoHistogram):
+            found[method] = _calibrated(source, used, method, None)
     with tempfile.TemporaryDirectory(prefix="mien-int8-") as folder:
-        for method in methods:
+        for method, seen in found.items():
             for keep in ((), last) if last else ((),):
                 file = Path(folder) / "tried.onnx"
-                _write(source, file, found[method], keep)
+                _write(source, file, seen, keep)
                 outputs = differences(full, runtime.load(file), aside).values()
                 error = sum(d.error for d in outputs) / len(outputs)
                 options[f"{method}, outputs in fp32" if keep else method] = (method, keep, error)
@@ -210,7 +217,12 @@ def _calibrated(
             calibrate_method=kinds[method],
         )
         for some in _alike(inputs):
-            calibrator.collect_data(_reader(some))
+            try:
+                calibrator.collect_data(_reader(some))
+            except ValueError as error:
+                if method == "minmax":
+                    raise
+                raise _NoHistogram(str(error)) from error
             calibrator.clear_collected_data()
         found: Mapping[str, Any] = calibrator.compute_data()
         del calibrator  # holds the file open

@@ -10,8 +10,9 @@ from typing import Literal
 
 from mien import runtime
 from mien.errors import ModelError, ModelNotFound, Refused
+from mien.precision import guarded
 from mien.zoo import contract, own, pins
-from mien.zoo.card import ModelCard
+from mien.zoo.card import ModelCard, Precision
 from mien.zoo.folder import default_folder
 from mien.zoo.published import PUBLISHED
 from mien.zoo.shipped import SHIPPED
@@ -34,6 +35,7 @@ class Zoo:
         folder: Of models that do not come with mien, of their pins and of users' own cards.
         offline: Nothing may be fetched.
         commercial: Models whose licence forbids commercial use, or is unknown, are refused.
+        precision: In which models are opened, where there is one; see :meth:`choose`.
     """
 
     device: runtime.Device = runtime.CPU
@@ -41,6 +43,7 @@ class Zoo:
     folder: Path = field(default_factory=default_folder)
     offline: bool = False
     commercial: bool = False
+    precision: Precision = "fp32"
 
     @classmethod
     def at(
@@ -50,6 +53,7 @@ class Zoo:
         *,
         offline: bool = False,
         commercial: bool = False,
+        precision: Precision = "fp32",
     ) -> Zoo:
         """The zoo of a folder, with the cards that its user added.
 
@@ -58,13 +62,14 @@ class Zoo:
             device: Where models run.
             offline: Nothing may be fetched.
             commercial: Refuse models that forbid commercial use.
+            precision: In which models are opened, where there is one.
 
         Raises:
             ModelError: A card in the folder is wrong.
         """
         folder = (Path(folder).expanduser() if folder else default_folder()).absolute()
         cards = (*CARDS, *own.cards_of(folder, CARDS))
-        return cls(device, cards, folder, offline, commercial)
+        return cls(device, cards, folder, offline, commercial, precision)
 
     def find(self, name: str) -> ModelCard:
         """Look up a card by name.
@@ -81,6 +86,21 @@ class Zoo:
         else:
             meant = f"known are {', '.join(c.name for c in self.cards if c.shipped)} and others:"
         raise ModelNotFound(f"no model is called {name!r}; {meant} 'mien models list' shows all")
+
+    def choose(self, model: str | ModelCard) -> ModelCard:
+        """The card that is opened for a model: in the zoo's precision where there is one.
+
+        A user's own comes before one that ships. A model that was named in another precision than
+        fp32 is what it is.
+
+        Raises:
+            ModelNotFound: No card has that name.
+        """
+        card = self.find(model) if isinstance(model, str) else model
+        if self.precision == "fp32" or card.precision != "fp32":
+            return card
+        made = [c for c in self.cards if c.full == card.name and c.precision == self.precision]
+        return min(made, key=lambda c: c.shipped, default=card)
 
     def locate(self, card: ModelCard) -> Path:
         """Where the file of a card is, or would be.
@@ -128,6 +148,9 @@ class Zoo:
     def open(self, model: str | ModelCard) -> tuple[ModelCard, runtime.Model]:
         """A model by name or card, checked and loaded onto the device.
 
+        It may come in the zoo's precision, see :meth:`choose`. One in fp16 has its fp32 original
+        behind it, see :func:`mien.precision.guarded`.
+
         Raises:
             ModelNotFound: The model is unknown, or its file is not there.
             ModelError: The file is not the one that the card describes, no graph, or a graph of
@@ -135,9 +158,16 @@ class Zoo:
             Refused: Its licence forbids what the zoo is for.
             ProviderError: The device is not there.
         """
-        card = self.find(model) if isinstance(model, str) else model
+        card = self.choose(model)
         loaded = runtime.load(self.path(card), self.device, name=card.name)
         contract.check(card, loaded)
+        if card.precision == "fp16" and card.full:
+            full = self.find(card.full)
+            loaded = guarded(
+                loaded,
+                lambda: runtime.load(self.path(full), self.device, name=full.name),
+                faces=card.task in ("generate", "enhance"),
+            )
         return card, loaded
 
     def allow(self, card: ModelCard) -> None:
