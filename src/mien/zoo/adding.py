@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,14 @@ def remove(models: Zoo, card: ModelCard) -> list[Path]:
         ]
     shared = any(known.file == card.file for known in models.cards if known.name != card.name)
     if card.file and not Path(card.file).is_absolute() and not shared:
-        doomed += [
-            models.folder / card.file,
-            models.folder / "partial" / card.file,
-            models.folder / "partial" / f"{card.file}.part",
-        ]
+        doomed += [models.folder / card.file, models.folder / "partial" / card.file / "part"]
     gone = []
     for file in doomed:
         if file.is_file() or file.is_symlink():
             file.unlink()
             gone.append(file)
+    if card.file:
+        shutil.rmtree(models.folder / "partial" / Path(card.file).name, ignore_errors=True)
     if not gone:
         raise ModelNotFound(f"model {card.name} is not there, so there is nothing to remove")
     return gone
@@ -132,9 +131,8 @@ def _side(model: runtime.Model) -> int:
 
 def _copy(models: Zoo, file: Path, kept: Path, card: ModelCard) -> None:
     """Copy a file so that it appears when it is whole and loads where it is to stay."""
-    partial = models.folder / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    there = partial / kept.name
+    there = models.folder / "partial" / kept.name / "part.onnx"
+    there.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(file, there)
         if pins.digest(there) != card.sha256:
@@ -148,6 +146,6 @@ def _copy(models: Zoo, file: Path, kept: Path, card: ModelCard) -> None:
             ) from error
         os.replace(there, kept)
     finally:
-        there.unlink(missing_ok=True)
-        if not any(partial.iterdir()):
-            partial.rmdir()
+        shutil.rmtree(there.parent, ignore_errors=True)
+        with suppress(OSError):  # another file is on its way
+            there.parent.parent.rmdir()

@@ -104,7 +104,7 @@ def card_of(given: dict[str, Any], known: Sequence[ModelCard]) -> ModelCard:
         values["template"] = tuple((x * factor, y * factor) for x, y in pattern.template)
     fresh: dict[str, Any] = {
         "licence": "unknown", "commercial": False, "origin": "your own", "sha256": "",
-        "bytes": 0, "sources": (), "shipped": False, "swap": _swap(pattern, swap, size),
+        "bytes": 0, "sources": (), "full": "", "shipped": False, "swap": _swap(pattern, swap, size),
     }  # fmt: skip
     card = replace(pattern, **(fresh | values))
     if not all(card.std) or (card.swap is not None and not all(card.swap.source_std)):

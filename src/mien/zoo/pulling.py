@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -68,7 +69,7 @@ def pull(
             f"model {card.name} cannot be pulled, because mien is offline; put its file at {file}"
         )
     _room(card, models.folder)
-    partial = models.folder / "partial"
+    partial = models.folder / "partial" / file.name
     wrong, gone = [], []
     for source in card.sources:
         try:
@@ -94,7 +95,7 @@ def _fetch(
     """All that is unfinished lies in ``partial``; the file appears when it is whole and right."""
     partial.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel(logging.ERROR)  # what there is to say, pull says
-    downloader = _Resuming(card, partial / f"{file.name}.part", file, progress, wait)
+    downloader = _Resuming(card, partial / "part", file, progress, wait)
     try:
         whole = pooch.retrieve(
             source,
@@ -103,13 +104,14 @@ def _fetch(
             path=partial,
             downloader=downloader,
         )
+    except (ModelError, OSError):  # both may be a ValueError too
+        raise
     except ValueError as error:  # pooch found another hash, and deleted what came
-        if isinstance(error, OSError):  # an address that is none
-            raise
         raise ModelError(f"the file is not the one with SHA-256 {card.sha256}") from error
     os.replace(whole, file)
-    if not any(partial.iterdir()):
-        partial.rmdir()
+    shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):  # another file is still on its way
+        partial.parent.rmdir()
 
 
 class _Resuming:
