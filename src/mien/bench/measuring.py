@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 import pickle
 import re
 import subprocess
@@ -18,11 +18,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
-from mien import errors, media, zoo
+from mien import errors, media, runtime, zoo
 from mien.bench import footage, machine, standin
 from mien.bench.figures import Alone, Spread, bound, middle, share, slowest
 from mien.bench.worker import NONE, Job
 from mien.errors import MienError, UsageError
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being measured, how many measurements are done, and how many there are."""
@@ -34,8 +36,6 @@ PRECISIONS: Final = ("fp32", "fp16", "int8")
 
 LINES: Final = {"4k": 2160, "8k": 4320}
 """Names of heights beside ``720p``."""
-
-MACHINE_WIDE: Final = "XDG_CACHE_HOME"
 
 
 class Resolution(NamedTuple):
@@ -95,7 +95,7 @@ class Options:
         seconds: Length of drawn footage, and the part of ``clip`` that is used.
         rounds: How often all is measured; figures are medians over the rounds.
         clip: Footage of one's own.
-        models_of: Where models come from; its device's providers are replaced.
+        models_of: Where models come from and run; its device's providers are replaced.
         workers: Frames of a stream painted at a time.
         sink: Encoder and its settings; by default H.264, veryfast.
     """
@@ -159,25 +159,43 @@ class Case(NamedTuple):
         return f"{' '.join(self.chain)}, {self.resolution}, {who}{many}"
 
 
-def generator_of(model: str, precision: str, models: zoo.Zoo) -> str:
-    """The name by which a generator is loaded in a precision.
+class Form(NamedTuple):
+    """How a model is had in a precision.
+
+    Attributes:
+        generator: Name by which it is loaded.
+        precision: Of the provider's arithmetic; ``auto`` is as the weights are.
+    """
+
+    generator: str
+    precision: runtime.Precision = "auto"
+
+
+def form_of(chain: Chain, models: zoo.Zoo) -> Form:
+    """How a chain's generator is had in its precision.
+
+    Weights of that precision come first (``NAME_int8`` beside ``NAME``); without any a provider
+    that converts by itself does.
 
     Raises:
-        UsageError: It does not exist in that precision.
+        UsageError: Neither exists.
     """
-    kind, _, rest = model.partition(":")
-    if kind == "relight":
-        if precision == "fp16":
-            raise UsageError("--precision fp16: relight comes in fp32 and int8")
-        if precision == "fp32":
-            return model
-        return f"relight:{rest},precision={precision}" if rest else f"relight:precision={precision}"
+    name, precision = chain.model, chain.precision
+    kind, _, rest = name.partition(":")
     if precision == "fp32":
-        return model
+        return Form(name)
+    if kind == "relight" and precision == "int8":
+        return Form(f"relight:{rest},precision=int8" if rest else "relight:precision=int8")
     wanted = f"{kind}_{precision}"
-    if all(card.name != wanted for card in models.cards):
-        raise UsageError(f"--precision {precision}: {kind} has no such form; {wanted} is unknown")
-    return f"{wanted}:{rest}" if rest else wanted
+    if any(card.name == wanted for card in models.cards):
+        return Form(f"{wanted}:{rest}" if rest else wanted)
+    providers = replace(models.device, providers=chain.provider).names()
+    if any(precision in runtime.PROVIDERS[p].precision for p in providers):
+        return Form(name, "fp16" if precision == "fp16" else "int8")
+    raise UsageError(
+        f"--precision {precision}: there is no {wanted}, and {chain.provider} cannot convert "
+        f"{kind} by itself"
+    )
 
 
 def measure(options: Options, progress: Progress | None = None) -> dict[str, Any]:
@@ -222,8 +240,8 @@ class _Bench:
         ]
         self.cases = list(dict.fromkeys(self.cases))
         self._add_stand_ins()
-        # Found before anything is measured: a name that does not exist.
-        self.generators = {c: generator_of(c.model, c.precision, self.models) for c in self.chains}
+        # Found before anything is measured: a form that does not exist.
+        self.forms = {chain: form_of(chain, self.models) for chain in self.chains}
         alone = {(c.chain, c.resolution, c.faces) for c in self.cases}
         starts = len(self.chains) * (1 + options.rounds)
         self.total = starts + (len(self.cases) + len(alone)) * options.rounds
@@ -234,7 +252,7 @@ class _Bench:
         wanted = {c.precision for c in self.chains if c.model == standin.NAME}
         for precision in sorted(wanted):
             if precision == "int8":
-                raise UsageError(f"--precision int8: {standin.NAME} comes in fp32 and fp16")
+                continue
             made = standin.card(self.folder, "fp16" if precision == "fp16" else "fp32")
             self.models = replace(self.models, cards=(*self.models.cards, made))
 
@@ -264,7 +282,8 @@ class _Bench:
                 "input": None if self.options.clip is None else self.options.clip.name,
                 "encoder": self.options.sink.encoder,
                 "preset": self.options.sink.preset,
-                "threads": self.models.device.threads,
+                "threads": self.models.device.threads
+                or runtime.threads_for(runtime.cores(), self.models.device.sessions),
                 "workers": self.options.workers,
             },
             "runs": [
@@ -278,11 +297,14 @@ class _Bench:
         caches = self.folder / f"caches-{self.chains.index(chain)}"
         caches.mkdir()
         resolution = self.cases[0].resolution
-        job = replace(self._job("start", chain), size=(resolution.width, resolution.height))
+        job = replace(
+            self._job("start", chain, cache=str(caches)),
+            size=(resolution.width, resolution.height),
+        )
         each = []
         for _ in range(1 + self.options.rounds):
             self._say(f"{' '.join(chain)}: start")
-            each.append(call(job, {MACHINE_WIDE: str(caches)}))
+            each.append(call(job))
         later = {key: median(e[key] for e in each[1:]) for key in each[0]}
         return {
             "cold": {k: round(v, 3) for k, v in each[0].items()},
@@ -305,12 +327,21 @@ class _Bench:
         )
         return call(job)
 
-    def _job(self, task: Any, chain: Chain) -> Job:
-        device = replace(self.models.device, providers=chain.provider)
+    def _job(self, task: Any, chain: Chain, *, cache: str | None = None) -> Job:
+        form, old = self.forms[chain], self.models.device
+        device = replace(
+            old,
+            providers=chain.provider,
+            precision=form.precision,
+            cache=old.cache if cache is None else cache,
+        )
+        models = replace(self.models, device=device)
+        if chain.model == standin.NAME:
+            models = replace(models, folder=self.folder)  # what is noted of its file goes, too
         return Job(
             task,
-            self.generators[chain],
-            replace(self.models, device=device),
+            form.generator,
+            models,
             workers=self.options.workers,
             options=self.options.sink,
         )
@@ -330,12 +361,8 @@ class _Bench:
         self.done += 1
 
 
-def call(job: Job, more: dict[str, str] | None = None) -> dict[str, Any]:
+def call(job: Job) -> dict[str, Any]:
     """Do a job in a fresh process.
-
-    Args:
-        job: What to measure.
-        more: Environment variables beside the process's own.
 
     Raises:
         MienError: What the job raised, of its class; or the process ended without a word.
@@ -344,7 +371,6 @@ def call(job: Job, more: dict[str, str] | None = None) -> dict[str, Any]:
         [sys.executable, "-m", "mien.bench.worker", repr(time.monotonic())],
         input=pickle.dumps(job),
         capture_output=True,
-        env=os.environ | (more or {}),
         check=False,
     )
     lines = done.stdout.decode(errors="replace").splitlines()
@@ -356,6 +382,8 @@ def call(job: Job, more: dict[str, str] | None = None) -> dict[str, Any]:
             f"benchmark of {job.generator}: the process ended with status {done.returncode} "
             f"({said[-1] if said else 'it said nothing'})"
         ) from None
+    for text in figures.pop("warnings"):
+        log.warning("%s", text)
     if "error" in figures:
         raise getattr(errors, str(figures["error"]), MienError)(figures["message"])
     return figures

@@ -102,8 +102,8 @@ def stages(run: dict[str, Any]) -> list[str]:
 
 
 ORDER: Final = (
-    "decode", "track", "detect", "landmarks", "embed", "generate", "blend", "enhance", "mark",
-    "encode",
+    "decode", "track", "detect", "landmarks", "embed", "generate", "mask", "blend", "enhance",
+    "upscale", "mark", "encode",
 )  # fmt: skip
 """Stages as frames meet them; those inside another follow it."""
 
@@ -150,8 +150,8 @@ def surroundings(report: dict[str, Any]) -> str:
         f"{m['processor']}, {whole(m['cores'])} cores{memory}; {gpu}{m['system']}; Python "
         f"{m['python']}, mien {m['mien']}, ONNX Runtime {m['onnxruntime']}, OpenCV {m['opencv']}, "
         f"PyAV {m['pyav']}. {footage}, encoded with {encoder or 'the usual encoder'}; "
-        f"{settings['threads']} threads a model, {settings['workers']} painting; medians of "
-        f"{settings['rounds']} rounds. Load average {shown(load['before'], 2)} before, "
+        f"threads a model: {settings['threads']}, painting at a time: {settings['workers']}; "
+        f"medians of {settings['rounds']} rounds. Load average {shown(load['before'], 2)} before, "
         f"{shown(load['after'], 2)} after{beside}."
     )
 

@@ -29,7 +29,6 @@ LABEL: Final = "random weights"
 
 SIDE: Final = 128
 IDENTITY: Final = 512
-WIDE: Final = 1024
 BLOCKS: Final = 6
 
 Precision = Literal["fp32", "fp16"]
@@ -101,15 +100,15 @@ class _Graph:
     def leaky(self, x: str) -> str:
         return self.add("LeakyRelu", [x], alpha=0.2)
 
-    def styled(self, x: str, identity: str) -> str:
+    def styled(self, x: str, identity: str, width: int) -> str:
         """Convolution, normalisation, and the identity's scale and shift for each channel."""
-        x = self.conv(x, WIDE, WIDE)
-        ones = self.store(f"ones{len(self.stored)}", np.ones(WIDE, self.type))
-        zeros = self.store(f"zeros{len(self.stored)}", np.zeros(WIDE, self.type))
+        x = self.conv(x, width, width)
+        ones = self.store(f"ones{len(self.stored)}", np.ones(width, self.type))
+        zeros = self.store(f"zeros{len(self.stored)}", np.zeros(width, self.type))
         x = self.add("InstanceNormalization", [x, ones, zeros], epsilon=1e-6)
-        weight = self.random(2 * WIDE, IDENTITY, fan=IDENTITY)
-        style = self.add("Gemm", [identity, weight, self.random(2 * WIDE, fan=2)], transB=1)
-        shape = self.store(f"shape{len(self.stored)}", np.array([-1, 2 * WIDE, 1, 1], np.int64))
+        weight = self.random(2 * width, IDENTITY, fan=IDENTITY)
+        style = self.add("Gemm", [identity, weight, self.random(2 * width, fan=2)], transB=1)
+        shape = self.store(f"shape{len(self.stored)}", np.array([-1, 2 * width, 1, 1], np.int64))
         halves = self.add("Split", [self.add("Reshape", [style, shape])], 2, axis=1)
         return self.add("Add", [self.add("Mul", [x, f"{halves}.0"]), f"{halves}.1"])
 
@@ -125,7 +124,7 @@ class _Graph:
         return self.add("Cast", [x], to=self.onnx.helper.np_dtype_to_tensor_dtype(to))
 
 
-def build(*, weights: bool = True, precision: Precision = "fp32") -> Any:
+def build(*, weights: bool = True, precision: Precision = "fp32", width: int = 1024) -> Any:
     """The graph as an ``onnx.ModelProto``: ``target`` (1, 3, 128, 128), ``source`` (1, 512).
 
     Its last initialiser is a matrix ``emap`` (512, 512) that no node uses, as in inswapper_128.
@@ -133,6 +132,7 @@ def build(*, weights: bool = True, precision: Precision = "fp32") -> Any:
     Args:
         weights: Draw them; without, the graph has shapes alone.
         precision: Inputs and outputs are float32 in either.
+        width: Channels in the middle; less makes another network, for tests.
 
     Raises:
         UsageError: The package onnx is not installed.
@@ -144,20 +144,21 @@ def build(*, weights: bool = True, precision: Precision = "fp32") -> Any:
         raise UsageError(f"{NAME}: building it needs the package onnx: pip install onnx") from error
     g = _Graph(weights=weights, precision=precision)
     x, identity = g.cast("target", g.type), g.cast("source", g.type)
-    x = g.leaky(g.conv(x, 3, 128, kernel=7))
-    x = g.leaky(g.conv(x, 128, 256))
-    x = g.leaky(g.conv(x, 256, 512, stride=2))
-    x = g.leaky(g.conv(x, 512, WIDE, stride=2))
+    eighth, quarter, half = width // 8, width // 4, width // 2
+    x = g.leaky(g.conv(x, 3, eighth, kernel=7))
+    x = g.leaky(g.conv(x, eighth, quarter))
+    x = g.leaky(g.conv(x, quarter, half, stride=2))
+    x = g.leaky(g.conv(x, half, width, stride=2))
     for _ in range(BLOCKS):
-        inner = g.styled(g.add("Relu", [g.styled(x, identity)]), identity)
+        inner = g.styled(g.add("Relu", [g.styled(x, identity, width)]), identity, width)
         x = g.add("Add", [inner, x])
-    x = g.leaky(g.conv(g.doubled(x), WIDE, 512))
-    x = g.leaky(g.conv(g.doubled(x), 512, 256))
-    x = g.leaky(g.conv(x, 256, 128))
-    x = g.add("Tanh", [g.conv(x, 128, 3, kernel=7)])
+    x = g.leaky(g.conv(g.doubled(x), width, half))
+    x = g.leaky(g.conv(g.doubled(x), half, quarter))
+    x = g.leaky(g.conv(x, quarter, eighth))
+    x = g.add("Tanh", [g.conv(x, eighth, 3, kernel=7)])
     x = g.cast(x, np.dtype(np.float32))
-    half = g.store("half", np.array(0.5, np.float32))
-    x = g.add("Add", [g.add("Mul", [x, half]), half])
+    middle = g.store("middle", np.array(0.5, np.float32))
+    x = g.add("Add", [g.add("Mul", [x, middle]), middle])
     g.nodes.append(helper.make_node("Identity", [x], ["output"]))
     g.store("emap", np.eye(IDENTITY, dtype=np.float32))
     number = onnx.TensorProto.FLOAT
@@ -212,8 +213,9 @@ def card(folder: Path, precision: Precision = "fp32") -> ModelCard:
     return replace(
         like,
         name=NAME if precision == "fp32" else f"{NAME}_{precision}",
-        file=path.name,
-        sources=(str(path),),
+        file=str(path.absolute()),
+        sources=(),
+        precision=precision,
         origin=f"made by mien bench: {LABEL}",
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),

@@ -8,6 +8,7 @@ the monotonic clock that all processes share.
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import sys
 import threading
@@ -88,7 +89,8 @@ class Samples(pipeline.Times):
         self._inside.depth = depth + 1
         used, start = time.process_time_ns(), time.perf_counter_ns()
         try:
-            yield
+            with super().__call__(stage):
+                yield
         finally:
             spent = (time.perf_counter_ns() - start) / 1e6
             self.processor.setdefault(stage, []).append((time.process_time_ns() - used) / 1e6)
@@ -289,6 +291,8 @@ def main() -> None:
     """Do the job and print what was measured, or the error as its class and its words."""
     began = float(sys.argv[1])
     job: Job = pickle.load(sys.stdin.buffer)
+    warnings = _Warnings(logging.WARNING)
+    logging.getLogger("mien").addHandler(warnings)
     try:
         if job.task == "start":
             figures = start(job, began)
@@ -296,7 +300,18 @@ def main() -> None:
             figures = alone(job) if job.task == "alone" else run(job)
     except MienError as error:
         figures = {"error": type(error).__name__, "message": str(error)}
-    print(json.dumps(figures))
+    print(json.dumps(figures | {"warnings": warnings.texts}))
+
+
+class _Warnings(logging.Handler):
+    """Keeps what would be shown to the user, for the process that has one."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.options import Config, Json, Overwrite, Quiet, Threads, Verbose, settings_of, zoo_of
+from mien.cli.options import (
+    AllowFallback,
+    Config,
+    Json,
+    Licence,
+    Overwrite,
+    Quiet,
+    Threads,
+    Verbose,
+    settings_of,
+    zoo_of,
+)
 from mien.cli.terminal import Terminal
 from mien.errors import UsageError
 
@@ -54,6 +65,8 @@ def bench(  # noqa: PLR0917
         str | None, typer.Option(help="The encoder's speed; default: mien's, here veryfast.")
     ] = None,
     threads: Threads = None,
+    licence: Licence = None,
+    allow_fallback: AllowFallback = False,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: Json = False,
@@ -71,7 +84,13 @@ def bench(  # noqa: PLR0917
         from mien.bench import measuring, report, writing
         from mien.media import SinkOptions
 
-        settings = settings_of(config, threads=threads, workers=workers)
+        settings = settings_of(
+            config,
+            threads=threads,
+            workers=workers,
+            licence=licence,
+            allow_fallback=allow_fallback or None,
+        )
         if footage is not None:
             if not footage.is_file():
                 raise UsageError(f"{footage}: no such file")
