@@ -93,19 +93,26 @@ class SwapGenerator:
         jobs = [
             job
             for face, identity in zip(faces, identities, strict=True)
-            if (job := self._job(frame.image, face, identity)) is not None
+            if (job := self.job(frame.image, face, identity)) is not None
         ]
         if not jobs:
             return []
         images, seen = self._made(frame, jobs)
-        in_front = self._in_front(frame.image, jobs)
+        in_front = self.in_front(frame.image, jobs)
         return [
-            self._patch(job, image, mask_, front)
+            self.patch(job, image, mask_, front)
             for job, image, mask_, front in zip(jobs, images, seen, in_front, strict=True)
         ]
 
-    def _job(self, image: Image, face: Face, identity: Identity) -> Job | None:
-        """Cut a face out; None if it is out of view or turned away."""
+    def job(self, image: Image, face: Face, identity: Identity, *, cut: bool = True) -> Job | None:
+        """Cut a face out; None if it is out of view or turned away.
+
+        Args:
+            image: Of the frame.
+            face: In it.
+            identity: Whose face it becomes.
+            cut: False leaves the crop black, for a graph that cuts it out itself.
+        """
         if face.mesh is not None and mask.facing(face.mesh) <= 0:
             return None
         size = self.network.size * self.times
@@ -118,7 +125,10 @@ class SwapGenerator:
         (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
         if x1 < 1 or y1 < 1 or x0 > width - 2 or y0 > height - 2:
             return None
-        crop = geometry.warp(image, matrix, size, border=cv2.BORDER_REPLICATE)
+        if cut:
+            crop = geometry.warp(image, matrix, size, border=cv2.BORDER_REPLICATE)
+        else:
+            crop = np.zeros((size, size, 3), np.uint8)
         return Job(face, identity, matrix, crop)
 
     def _made(
@@ -150,7 +160,7 @@ class SwapGenerator:
         """Whether the network itself makes a weaker likeness, so that nothing is mixed after it."""
         return isinstance(self.source, sources.VectorSource) or bool(self.network.ports.morph)
 
-    def _in_front(self, image: Image, jobs: Sequence[Job]) -> list[Floats | None]:
+    def in_front(self, image: Image, jobs: Sequence[Job]) -> list[Floats | None]:
         """What is in front of each face, on the grid of its mask."""
         found: list[Floats | None] = [None] * len(jobs)
         if self.occlude is None:
@@ -172,7 +182,8 @@ class SwapGenerator:
             found[i] = np.asarray(flat, np.float32)
         return found
 
-    def _patch(self, job: Job, image: Image, seen: Floats | None, front: Floats | None) -> Patch:
+    def patch(self, job: Job, image: Image, seen: Floats | None, front: Floats | None) -> Patch:
+        """The network's image in its place, with the mask that mesh, network and occlusion say."""
         size = job.crop.shape[0]
         alpha = border(motion.CROP)
         if job.face.mesh is not None:
