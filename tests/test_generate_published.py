@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import synthetic
-from mien import blend, generate, pipeline, zoo
+from mien import blend, cli, generate, media, pipeline, zoo
 from mien.errors import ModelError, ModelNotFound, UsageError
 from mien.generate import networks, sources, swapping
 from mien.types import Face, Frame, Identity, Patch, Portrait, Rule, SwapPlan
@@ -839,3 +839,79 @@ def test_what_lies_over_a_part_of_the_face_does_not_colour_the_rest():
     plainly = blend._evened(image, frame, mask)
     assert np.abs(plainly[40:90, 70:110].astype(int) - image[40:90, 70:110]).max() < 8
     assert blend.match_color(patch, Frame(image), "lab").image[64, 64].tolist() == [180, 140, 120]
+
+
+# --- From the command line ----------------------------------------------------------------------
+
+
+def command(*words: Any) -> int:
+    return cli.app([str(w) for w in words], standalone_mode=False)
+
+
+@pytest.fixture
+def own(tmp_path: Path, folder: Folder, monkeypatch) -> Path:
+    """A folder of models to which a user has added a recogniser and a converter."""
+    models = tmp_path / "own"
+    monkeypatch.setenv("MIEN_MODELS", str(models))
+    monkeypatch.chdir(tmp_path)
+    for file, like, name in (
+        ("arcface_w600k_r50.onnx", "arcface_w600k_r50", "my_face"),
+        ("crossface_ghost.onnx", "crossface_ghost", "my_space"),
+    ):
+        added = ("models", "add", tmp_path / file, "--like", like, "--name", name)
+        assert command(*added) == 0
+    return models
+
+
+def add(models: Path, contract: Contract) -> str:
+    """Write the family's graph and add it as a user does."""
+    file = models.parent / ("mine.dfm" if contract.dfm else "mine.onnx")
+    generator(file, contract, batch=1)
+    added = ("models", "add", file, "--like", contract.name, "--name", "mine", "--copy")
+    assert command(*added) == 0
+    if contract.source == "vector":
+        with (models / "cards" / "mine.toml").open("a") as card:
+            card.write('\n[swap]\nrecogniser = "my_face"\n')
+            if contract.chain.startswith("crossface"):
+                card.write('converter = "my_space"\n')
+    return "mine"
+
+
+@pytest.fixture(scope="session")
+def photos(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A portrait and a photo of the bundled ones, shrunk, so that finding faces takes less time."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("portrait-1", "photo"):
+        image = cv2.imread(str(examples / f"{name}.jpg"))
+        small = cv2.resize(image, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{name}.png"), small)
+    return folder / "portrait-1.png", folder / "photo.png"
+
+
+def swap(portrait: Path, photo: Path, made: Path, generator_name: str, *more: str) -> int:
+    return command(
+        "swap", "-s", portrait, "-t", photo, "-o", made, "--generator", generator_name,
+        "--consent", "synthetic", "--target-consent", "synthetic", *more,
+    )  # fmt: skip
+
+
+@every
+def test_every_family_swaps_from_the_command_line(contract: Contract, own: Path, photos, capsys):
+    portrait, photo = photos
+    made = own.parent / "swapped.png"
+    boost = "" if contract.size > 128 else ",boost=256"
+    chosen = f"{add(own, contract)}:strength=0.9{boost}"
+    status = swap(portrait, photo, made, chosen, "--json")
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert chosen in said.out
+    before, after = media.read_image(photo), media.read_image(made)
+    changed = np.abs(before.astype(int) - after).max(2) > 12
+    assert 0.005 < changed.mean() < 0.5
+
+
+def test_a_part_of_the_chain_that_is_missing_is_named(own: Path, photos, capsys):
+    name = add(own, INSWAPPER)
+    (own / "cards" / "my_face.toml").unlink()
+    assert swap(*photos, own.parent / "swapped.png", name) == 1
+    assert "no model is called 'my_face'" in capsys.readouterr().err
