@@ -90,8 +90,8 @@ class Zoo:
     def choose(self, model: str | ModelCard) -> ModelCard:
         """The card that is opened for a model: in the zoo's precision where there is one.
 
-        A user's own comes before one that ships. A model that was named in another precision than
-        fp32 is what it is.
+        What is there comes before what would have to be fetched, and a user's own before others. A
+        model that was named in another precision than fp32 is what it is.
 
         Raises:
             ModelNotFound: No card has that name.
@@ -100,7 +100,8 @@ class Zoo:
         if self.precision == "fp32" or card.precision != "fp32":
             return card
         made = [c for c in self.cards if c.full == card.name and c.precision == self.precision]
-        return min(made, key=lambda c: c.shipped, default=card)
+        known = {c.name for c in CARDS}
+        return min(made, key=lambda c: (self.state(c) == "missing", c.name in known), default=card)
 
     def locate(self, card: ModelCard) -> Path:
         """Where the file of a card is, or would be.
