@@ -33,7 +33,7 @@ def me(swapper):
 
 @pytest.fixture(scope="module")
 def photo():
-    return media.read_image(PHOTO)
+    return np.ascontiguousarray(media.read_image(PHOTO)[::2, ::2])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,8 @@ def run(folder, tmp_path, *arguments):
 
 
 def test_all_of_it_on_a_photo(folder, tmp_path, photo):
-    said = run(folder, tmp_path, *SWAP, "-t", PHOTO, "-o", "out.png", *ALL, "--json")
+    cv2.imwrite(str(tmp_path / "in.png"), photo[..., ::-1])
+    said = run(folder, tmp_path, *SWAP, "-t", "in.png", "-o", "out.png", *ALL, "--json")
     assert media.read_image(tmp_path / "out.png").shape == (
         2 * photo.shape[0],
         2 * photo.shape[1],
@@ -197,7 +198,7 @@ def test_the_label_is_drawn_at_the_final_size(swapper, me, photo, plain, tmp_pat
     assert (np.ptp(blocks, axis=(1, 3)) > 30).any()  # letters finer than the frame's pixels
 
 
-def test_transparency_and_profile_of_an_upscaled_photo(swapper, me, photo, tmp_path):
+def test_transparency_of_an_upscaled_photo(swapper, me, photo, tmp_path):
     alpha = np.tile(np.linspace(0, 255, photo.shape[1]).astype(np.uint8), (photo.shape[0], 1))
     target = tmp_path / "target.png"
     cv2.imwrite(str(target), np.dstack((photo[..., ::-1], alpha)))
@@ -307,22 +308,13 @@ def test_load_names_what_runs(tmp_path):
     assert not {"mask", "enhance", "upscale"} & set(none.models)
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (("--enhance", "my_gfpgan:amount=3"), "my_gfpgan: amount must be from 0 to 1, came '3'"),
-        (("--upscale", "my_gfpgan"), "my_gfpgan: is no upscaler but for enhance"),
-        (("--mask", "my_bisenet:regions=beard"), "my_bisenet: regions knows no 'beard'"),
-    ],
-)
-def test_wrong_words_end_with_one_sentence(folder, tmp_path, flags, said):
+def test_wrong_words_end_with_one_sentence(folder, tmp_path):
     done = mien(
-        *SWAP, "-t", PHOTO, "-o", "out.png", *flags,
+        *SWAP, "-t", PHOTO, "-o", "out.png", "--mask", "my_bisenet:regions=beard",
         cwd=tmp_path, env=environment(MIEN_MODELS=str(folder)),
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("mien: ")
-    assert said in done.stderr
+    assert done.stderr.startswith("mien: my_bisenet: regions knows no 'beard'; known are ")
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
