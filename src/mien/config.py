@@ -30,6 +30,9 @@ class Settings(BaseModel):
 
     Attributes:
         generator: Which generator makes the faces.
+        detector: What finds faces: ``mien`` for the default pair, or the card of one network.
+        landmarks: Card of what fits the mesh, or of a network that refines its five points.
+        embedder: Card of what says who somebody is.
         provider: ONNX Runtime's execution providers, by mien's short names, joined by commas.
         allow_fallback: What should run there and does not is a warning instead of an error.
         threads: Threads of each model; 0 chooses for the machine.
@@ -44,7 +47,8 @@ class Settings(BaseModel):
         enhance: Enhancer of swapped faces, or ``none``.
         upscale: Upscaler of frames, or ``none``.
         white_balance: Remove the colour cast of portraits.
-        similarity: Cosine from which a face is the person of a reference photo.
+        similarity: Cosine from which a face is the person of a reference photo; None takes the
+            embedder's own.
         encoder: libav's name; None takes the container's usual one.
         preset: The encoder's speed setting.
         quality: CRF for video, 1 to 100 for JPEG and WebP.
@@ -54,6 +58,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     generator: str = "relight"
+    detector: str = "mien"
+    landmarks: str = "facemesh"
+    embedder: str = "faceres512"
     provider: str = "cpu"
     allow_fallback: bool = False
     threads: int = Field(0, ge=0, le=256)
@@ -68,7 +75,7 @@ class Settings(BaseModel):
     enhance: str = "none"
     upscale: str = "none"
     white_balance: bool = False
-    similarity: float = Field(0.38, ge=-1, le=1)
+    similarity: float | None = Field(None, ge=-1, le=1)
     encoder: str | None = None
     preset: str | None = None
     quality: int | None = Field(None, ge=0, le=100)

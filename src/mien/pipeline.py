@@ -53,6 +53,7 @@ class Swapper:
         embed: Says who somebody is.
         generate: Makes patches.
         models: Stage → ``(model, provider)``, for reports.
+        similarity: Cosine from which two faces are one person's, as the embedder's card says.
         masks: Say where a face may be replaced; all of them hold.
         enhancer: Restores faces after they were swapped.
         upscaler: Makes frames larger.
@@ -63,6 +64,7 @@ class Swapper:
     embed: Embed
     generate: Generate
     models: dict[str, tuple[str, str]]
+    similarity: float = 0.38
     masks: tuple[segment.Parser | segment.Occluder, ...] = ()
     enhancer: enhance.Enhancer | None = None
     upscaler: upscale_.Upscaler | None = None
@@ -71,7 +73,9 @@ class Swapper:
 def load(
     generator: str = "relight",
     *,
-    embedder: str = "faceres512",
+    detector: str = detect.DEFAULT,
+    landmarker: str = landmarks.DEFAULT,
+    embedder: str = embed.DEFAULT,
     masks: Sequence[str] = (),
     enhancer: str = "none",
     upscaler: str = "none",
@@ -81,6 +85,8 @@ def load(
 
     Args:
         generator: Name of what makes the faces; options may follow, see :func:`generate.load`.
+        detector: ``mien``, or the card of one network, see :func:`detect.load`.
+        landmarker: Card of the mesh, or of what refines it, see :func:`landmarks.load`.
         embedder: Card of the network that says who somebody is.
         masks: Cards of mask networks; options may follow, see :func:`segment.load`.
         enhancer: Card of one, or ``none``; options may follow, see :func:`enhance.load`.
@@ -106,13 +112,19 @@ def load(
     enlarge = [upscale_.load(name, models) for name in given["upscale"]]
     added = {"mask": keep_off, "enhance": restore, "upscale": enlarge}
     return Swapper(
-        detector=detect.load(models),
-        landmarks=landmarks.load(models),
+        detector=detect.load(models, detector),
+        landmarks=landmarks.load(models, landmarker),
         embed=embed.load(models, embedder),
         generate=generate.load(generator, models),
         models={
-            "detect": ("blazeface_full+centerface", where),
-            "landmarks": ("facemesh", where),
+            "detect": (
+                "blazeface_full+centerface" if detector == detect.DEFAULT else detector,
+                where,
+            ),
+            "landmarks": (
+                landmarker if landmarker == landmarks.DEFAULT else f"facemesh+{landmarker}",
+                where,
+            ),
             "embed": (embedder, where),
             "generate": (generator, "cpu" if kind in ("mesh", "warp") else where),
             **{
@@ -121,6 +133,7 @@ def load(
                 if stages
             },
         },
+        similarity=models.find(embedder).threshold,
         masks=keep_off,
         enhancer=restore[0] if restore else None,
         upscaler=enlarge[0] if enlarge else None,
@@ -163,11 +176,12 @@ class Times:
 LOOKS: Final = (0, 5, 15, 40, 100)
 """Frames in view after which a face's embedding is measured; the mean counts."""
 
-SAME: Final = 0.35
-"""Cosine from which a face that comes back is the person who was there before."""
+SAME: Final = 0.92
+"""Cosine from which a face that comes back is the person who was there before, in parts of the
+embedder's threshold: .35 for the default one."""
 
-OTHER: Final = 0.15
-"""Cosine below which a face that appears in somebody's last place is somebody else."""
+OTHER: Final = 0.4
+"""Cosine below which a face that appears in somebody's last place is somebody else, likewise."""
 
 
 @dataclass(slots=True)
@@ -237,10 +251,12 @@ class Stream:
 
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
         """Which identity goes on which face; a choice by place or size stays with the person."""
+        own = self.swapper.similarity
+        similarity = own if plan.similarity is None else plan.similarity
         pairs: Pairs = []
         left = list(faces)
         for number, rule in enumerate(plan.rules):
-            for face in self._choose(number, rule, left, plan.similarity):
+            for face in self._choose(number, rule, left, similarity):
                 pairs.append((face, rule.identity))
                 left = [f for f in left if f is not face]
         return pairs
@@ -341,15 +357,15 @@ class Stream:
         return out
 
     def _meet(self, face: Face, in_view: set[int]) -> None:
-        embedding = _known(face.embedding)
+        embedding, threshold = _known(face.embedding), self.swapper.similarity
         number = self._person_of.get(_number(face))
         if number is not None and self._ages[_number(face)] == 0:
-            still = float(self._people[number].embedding @ embedding) >= OTHER
+            still = float(self._people[number].embedding @ embedding) >= OTHER * threshold
             number = number if still else None
         if number is None:
             away = {n: p for n, p in self._people.items() if n not in in_view}
             number = max(away, key=lambda n: float(away[n].embedding @ embedding), default=None)
-            if number is None or float(away[number].embedding @ embedding) < SAME:
+            if number is None or float(away[number].embedding @ embedding) < SAME * threshold:
                 number = len(self._people) + 1
                 self._people[number] = _Person(embedding, 0)
             self._person_of[_number(face)] = number

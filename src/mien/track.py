@@ -246,6 +246,10 @@ def _slack(count: int) -> Floats:
     return out
 
 
+ASIDE: Final = 0.2
+"""Share of the way to a second network's points that is gone in a frame."""
+
+
 @dataclass(slots=True)
 class Track:
     """One person in view.
@@ -255,6 +259,7 @@ class Track:
         face: As last seen, unsmoothed.
         smooth: Filter of the mesh.
         flow: What the picture shows of its motion.
+        aside: ``(5, 2)`` how far a second network's points lie from the mesh's, smoothed.
         missed: Frames since it was last seen.
     """
 
@@ -262,6 +267,7 @@ class Track:
     face: Face
     smooth: Steady
     flow: Flow = field(default_factory=Flow)
+    aside: Floats | None = None
     missed: int = 0
 
 
@@ -379,7 +385,12 @@ class Tracker:
         seen = track.flow(frame.image, face.mesh, face.mesh if last is None else last)
         mesh = track.smooth(face.mesh, width, seen)
         box = geometry.bounds(mesh[:468])
-        return replace(face, mesh=mesh, box=box, points=five_points(mesh), track=track.number)
+        # Points of a second network lie a little beside the mesh's, by how much changes slowly.
+        aside = face.points - five_points(face.mesh)
+        before = aside if track.aside is None else track.aside
+        track.aside = aside = before + np.float32(ASIDE) * (aside - before)
+        points = five_points(mesh) + aside
+        return replace(face, mesh=mesh, box=box, points=points, track=track.number)
 
     def _filter(self) -> Steady:
         return Steady(self.options.tremble)

@@ -179,14 +179,15 @@ class SwapPlan:
         blend: ``soft`` mask or ``poisson``.
         color: Colour matching: ``none``, ``lab``, ``histogram``, or ``auto`` for what each patch
             asks for, which is none where the generator gives it the scene's light itself.
-        similarity: Cosine from which a face counts as the person of a rule's reference; at 0.38 the
-            default embedder takes one stranger in a thousand for the person (MODELS.md).
+        similarity: Cosine from which a face counts as the person of a rule's reference; None takes
+            the threshold on the embedder's card. At 0.38 the default embedder takes one stranger
+            in a thousand for the person (MODELS.md).
     """
 
     rules: tuple[Rule, ...]
     blend: Literal["soft", "poisson"] = "soft"
     color: Literal["auto", "none", "lab", "histogram"] = "auto"
-    similarity: float = 0.38
+    similarity: float | None = None
 
 
 @dataclass(slots=True)

@@ -14,8 +14,11 @@ import typer
 from mien.cli.options import (
     AllowFallback,
     Config,
+    Detector,
+    Embedder,
     End,
     Json,
+    Landmarks,
     Licence,
     Offline,
     Overwrite,
@@ -40,6 +43,9 @@ def list_faces(  # noqa: PLR0917
     ] = None,
     start: Start = None,
     end: End = None,
+    detector: Detector = None,
+    landmarks: Landmarks = None,
+    embedder: Embedder = None,
     provider: Provider = None,
     allow_fallback: AllowFallback = False,
     threads: Threads = None,
@@ -62,6 +68,9 @@ def list_faces(  # noqa: PLR0917
 
         settings = settings_of(
             config,
+            detector=detector,
+            landmarks=landmarks,
+            embedder=embedder,
             provider=provider,
             allow_fallback=allow_fallback or None,
             threads=threads,
@@ -80,7 +89,12 @@ def list_faces(  # noqa: PLR0917
                 end=finish,
                 overwrite=overwrite,
                 progress=progress,
-                swapper=api.load(models=zoo_of(settings)),
+                swapper=api.load(
+                    detector=settings.detector,
+                    landmarker=settings.landmarks,
+                    embedder=settings.embedder,
+                    models=zoo_of(settings),
+                ),
             ):
                 if listing.error is not None:
                     say(str(listing.error))

@@ -30,6 +30,9 @@ Config = Annotated[
 ]
 Start = Annotated[str | None, typer.Option(metavar="TIME", help="From here: 12.5 or 1:02:03.")]
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Up to here.")]
+Detector = Annotated[str | None, typer.Option(help="What finds faces: mien, or a model.")]
+Landmarks = Annotated[str | None, typer.Option(help="Model of the mesh or of its five points.")]
+Embedder = Annotated[str | None, typer.Option(help="Model that says who somebody is.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Provider = Annotated[
     str | None, typer.Option(help="Where models run: cpu, cuda, tensorrt,cuda …", metavar="NAMES")

@@ -15,8 +15,11 @@ import typer
 from mien.cli.options import (
     AllowFallback,
     Config,
+    Detector,
+    Embedder,
     End,
     Json,
+    Landmarks,
     Licence,
     Offline,
     Overwrite,
@@ -96,6 +99,9 @@ def swap(  # noqa: PLR0917
     upscale: Annotated[
         str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
     ] = None,
+    detector: Detector = None,
+    landmarks: Landmarks = None,
+    embedder: Embedder = None,
     provider: Provider = None,
     allow_fallback: AllowFallback = False,
     threads: Threads = None,
@@ -127,6 +133,9 @@ def swap(  # noqa: PLR0917
             color=color,
             white_balance=white_balance,
             generator=generator,
+            detector=detector,
+            landmarks=landmarks,
+            embedder=embedder,
             mask=mask or None,
             enhance=enhance,
             upscale=upscale,
@@ -162,6 +171,9 @@ def swap(  # noqa: PLR0917
 
         swapper = api.load(
             settings.generator,
+            detector=settings.detector,
+            landmarker=settings.landmarks,
+            embedder=settings.embedder,
             masks=settings.mask,
             enhancer=settings.enhance,
             upscaler=settings.upscale,

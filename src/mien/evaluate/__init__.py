@@ -63,6 +63,9 @@ def evaluate(
     consent: Consent,
     target_consent: Consent | None = None,
     generators: Sequence[str] = ("mesh",),
+    detector: str = "mien",
+    landmarker: str = "facemesh",
+    embedder: str = "faceres512",
     frames: int = FRAMES,
     against: Path | str | None = None,
     pictures: bool = True,
@@ -79,6 +82,9 @@ def evaluate(
         consent: What the use of the portraits rests on.
         target_consent: The same for the people who are replaced, if said.
         generators: Names as :func:`mien.pipeline.load` takes them.
+        detector: What finds faces, for all of them.
+        landmarker: What fits meshes, likewise.
+        embedder: What says who somebody is, and measures identity with that.
         frames: How many frames of a clip are measured, besides up to four blinks.
         against: An earlier ``report.json``.
         pictures: Make the contact sheet; without it a report shows nobody.
@@ -101,7 +107,8 @@ def evaluate(
     earlier = None if against is None else read(Path(against))
     output = Path(output)
     with _Folder(output, overwrite=overwrite) as folder:
-        swappers = {n: pipeline.load(n, models=models) for n in names}
+        stages = {"detector": detector, "landmarker": landmarker, "embedder": embedder}
+        swappers = {n: pipeline.load(n, **stages, models=models) for n in names}
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
         # All targets are looked through before any is measured, so that a bad one shows at once.
