@@ -424,8 +424,11 @@ def test_generators_that_paint_in_the_frame_are_refused(name, folder):
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (SwapPlan((Rule(WHO),), blend="poisson"), "--blend poisson is not made in one graph"),
-        (SwapPlan((Rule(WHO),), color="histogram"), "--color histogram is not made in one graph"),
+        (SwapPlan((Rule(WHO),), blend="poisson"), "--fused goes with --blend soft, not poisson"),
+        (
+            SwapPlan((Rule(WHO),), color="histogram"),
+            "--fused goes with --color lab or none, not histogram",
+        ),
     ],
 )
 def test_what_is_not_in_the_graph_is_refused(plan, said, folder):

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from mien.fuse.graph import Form, compose
-from mien.fuse.paint import Fused, Outline, check, faster, load
+from mien.fuse.paint import Fused, Outline, check, chosen, faster, load
 
-__all__ = ["Form", "Fused", "Outline", "check", "compose", "faster", "load"]
+__all__ = ["Form", "Fused", "Outline", "check", "chosen", "compose", "faster", "load"]

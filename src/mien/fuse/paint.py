@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
 
 from mien import geometry, runtime, zoo
 from mien.blend import BROAD, CELLS
-from mien.errors import UsageError
+from mien.errors import ModelError, UsageError
 from mien.fuse.graph import STAGES, Form, compose
 from mien.generate.swapping import SwapGenerator
 from mien.runtime import cache
@@ -343,6 +343,33 @@ def load(generate: Generate, models: zoo.Zoo | None = None, *, asked: bool = Tru
     return Fused(generate, model, asked)
 
 
+def chosen(
+    generate: Generate, models: zoo.Zoo, wish: bool | Literal["auto"] = "auto"
+) -> Fused | None:
+    """One graph where it is wished for, or where it may be worth it.
+
+    Args:
+        generate: As for :func:`load`.
+        models: As for :func:`load`.
+        wish: ``auto`` tries it on a GPU, where the stream measures which way is faster, and not
+            on the processor, where it is slower.
+
+    Raises:
+        UsageError: It is wished for and cannot be had; with ``auto`` that is only said.
+        ModelError: Likewise.
+    """
+    if wish is True:
+        return load(generate, models)
+    first = models.device.providers.split(",")[0].strip()
+    if wish is False or first == "cpu" or not isinstance(generate, SwapGenerator):
+        return None
+    try:
+        return load(generate, models, asked=False)
+    except (ModelError, UsageError) as error:
+        log.info("no graph of the whole face path: %s", error)
+        return None
+
+
 def check(plan: SwapPlan, generator: SwapGenerator) -> None:
     """Whether the graph does what a plan asks for.
 
@@ -350,10 +377,9 @@ def check(plan: SwapPlan, generator: SwapGenerator) -> None:
         UsageError: It does not; names the setting.
     """
     color = generator.options.color if plan.color == "auto" else plan.color
-    if plan.blend != "soft":
-        raise UsageError(f"--blend {plan.blend} is not made in one graph; leave --fused out")
-    if color == "histogram":
-        raise UsageError("--color histogram is not made in one graph; leave --fused out")
+    for flag, value, right in (("blend", plan.blend, "soft"), ("color", color, "lab or none")):
+        if value not in right:
+            raise UsageError(f"--fused goes with --{flag} {right}, not {value}; leave one out")
 
 
 def faster(one: Callable[[], object], other: Callable[[], object], rounds: int = 5) -> bool:
