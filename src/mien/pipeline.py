@@ -16,12 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from mien import blend, detect, embed, enhance, generate, identity, landmarks, media, segment, zoo
+from mien import (
+    blend,
+    detect,
+    embed,
+    enhance,
+    fuse,
+    generate,
+    identity,
+    landmarks,
+    media,
+    segment,
+    zoo,
+)
 from mien import upscale as upscale_
+from mien.errors import UsageError
 from mien.provenance import Marker
 from mien.track import Tracker, TrackOptions
 from mien.types import (
@@ -57,6 +70,7 @@ class Swapper:
         masks: Say where a face may be replaced; all of them hold.
         enhancer: Restores faces after they were swapped.
         upscaler: Makes frames larger.
+        fused: Generator and blending as one graph, where there is one.
     """
 
     detector: detect.Detector
@@ -68,6 +82,7 @@ class Swapper:
     masks: tuple[segment.Parser | segment.Occluder, ...] = ()
     enhancer: enhance.Enhancer | None = None
     upscaler: upscale_.Upscaler | None = None
+    fused: fuse.Fused | None = None
 
 
 def load(
@@ -79,6 +94,7 @@ def load(
     masks: Sequence[str] = (),
     enhancer: str = "none",
     upscaler: str = "none",
+    fused: bool | Literal["auto"] = False,
     models: zoo.Zoo | None = None,
 ) -> Swapper:
     """Load the stages of a chain.
@@ -91,6 +107,7 @@ def load(
         masks: Cards of mask networks; options may follow, see :func:`segment.load`.
         enhancer: Card of one, or ``none``; options may follow, see :func:`enhance.load`.
         upscaler: Card of one, or ``none``; options may follow, see :func:`upscale.load`.
+        fused: Generator and blending as one graph, see :func:`fuse.chosen`.
         models: Where models come from and run.
 
     Raises:
@@ -98,6 +115,7 @@ def load(
         ModelError: A model's file is damaged or does not keep its contract.
         ProviderError: The provider is not there.
         Refused: A model's licence is not allowed.
+        UsageError: There can be no one graph of what was asked for.
     """
     models = models or zoo.Zoo()
     where = models.device.providers
@@ -111,11 +129,12 @@ def load(
     restore = [enhance.load(name, models) for name in given["enhance"]]
     enlarge = [upscale_.load(name, models) for name in given["upscale"]]
     added = {"mask": keep_off, "enhance": restore, "upscale": enlarge}
+    make = generate.load(generator, models)
     return Swapper(
         detector=detect.load(models, detector),
         landmarks=landmarks.load(models, landmarker),
         embed=embed.load(models, embedder),
-        generate=generate.load(generator, models),
+        generate=make,
         models={
             "detect": (
                 "blazeface_full+centerface" if detector == detect.DEFAULT else detector,
@@ -137,6 +156,7 @@ def load(
         masks=keep_off,
         enhancer=restore[0] if restore else None,
         upscaler=enlarge[0] if enlarge else None,
+        fused=fuse.chosen(make, models, fused),
     )
 
 
@@ -231,6 +251,8 @@ class Stream:
         self._ages: dict[int, int] = {}
         self._chosen: dict[int, int] = {}
         self._memories: dict[int, dict[Any, Any]] = {}
+        self._one_graph: bool | None = None  # not decided yet
+        self._deciding = threading.Lock()
 
     def observe(self, frame: Frame) -> Faces:
         """Find and follow the faces of the next frame.
@@ -288,6 +310,43 @@ class Stream:
         return frame
 
     def _swap(self, frame: Frame, pairs: Pairs, plan: SwapPlan) -> None:
+        fused = self.swapper.fused
+        if fused is not None and self._as_one_is_better(fused, frame, pairs, plan):
+            self._as_one(fused, frame, pairs, plan)
+        else:
+            self._by_steps(frame, pairs, plan)
+
+    def _as_one_is_better(
+        self, fused: fuse.Fused, frame: Frame, pairs: Pairs, plan: SwapPlan
+    ) -> bool:
+        """Whether the one graph was asked for, or is faster by a trial on the first faces."""
+        if fused.asked:
+            return True
+        with self._deciding:
+            if self._one_graph is None:
+                try:
+                    fuse.check(plan, fused.generator)
+                except UsageError:
+                    self._one_graph = False
+                else:
+                    one, other = Frame(frame.image.copy()), Frame(frame.image.copy())
+                    self._one_graph = fuse.faster(
+                        lambda: self._as_one(fused, one, pairs, plan),
+                        lambda: self._by_steps(other, pairs, plan),
+                    )
+            return self._one_graph
+
+    def _as_one(self, fused: fuse.Fused, frame: Frame, pairs: Pairs, plan: SwapPlan) -> None:
+        with self.times("generate"):
+            outlines = fused.outline(frame, [f for f, _ in pairs], [i for _, i in pairs])
+        if self.swapper.masks:
+            with self.times("mask"):
+                kept = self._masked(frame, list(outlines))
+                outlines = [o for o in kept if isinstance(o, fuse.Outline)]
+        with self.times("fused"):
+            fused.paint(frame, outlines, plan)
+
+    def _by_steps(self, frame: Frame, pairs: Pairs, plan: SwapPlan) -> None:
         with self.times("generate"):
             patches = self.swapper.generate(frame, [f for f, _ in pairs], [i for _, i in pairs])
         if self.swapper.masks:
