@@ -226,7 +226,7 @@ def fit(source: dict[str, bytes], photos: Path, pairs: Path) -> tuple[Array, Arr
     with tempfile.TemporaryDirectory() as scratch:
         onnx.save(model, Path(scratch) / "features.onnx")
         session = runtime.load(Path(scratch) / "features.onnx")
-    embedder = embed.FaceresEmbedder(session, card.size, np.array(card.template, np.float32))
+    embedder = embed.Embedder(card, session)
     chosen = measure_embed.read_photos(photos, lambda name: person(name) not in held_out)
     found, *_ = measure_embed.vectors(chosen, embedder)
     print(f"projection fitted on {len(found)} photos")

@@ -74,7 +74,7 @@ def middle(faces: Faces, image: NDArray[np.uint8]) -> Face | None:
 
 
 def vectors(
-    photos: Iterable[tuple[str, Frame]], embedder: embed.FaceresEmbedder, points: str = "mesh"
+    photos: Iterable[tuple[str, Frame]], embedder: embed.Embedder, points: str = "mesh"
 ) -> tuple[dict[str, Floats], float, int]:
     """Embed the middle face of every photo.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,12 @@ def pytest_report_header() -> list[str]:
     return [f"no torch, left out: {', '.join(collect_ignore)}"] if collect_ignore else []
 
 
-def pytest_configure() -> None:
-    """Let tests interrupt what they start: a shell's background jobs inherit a deaf SIGINT."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests interrupt what they start, and keep what they cache out of the user's folder."""
+    cache = tempfile.TemporaryDirectory(prefix="mien-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
+    # A shell's background jobs inherit a deaf SIGINT.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,111 +1,23 @@
 """A drawn face, and scripted scenes of it: pictures and meshes that belong to nobody.
 
-The mesh is not taken from any person: contour, eyes, mouth and nose are simple curves, and every
-other vertex lies in the mean of its neighbours (Tutte, "How to draw a graph", 1963), with a dome
-and a nose for depth. No triangle of it is turned over.
+The mesh is the benchmark's; the drawing is plainer, so that tests know every colour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import cv2
 import numpy as np
 
-from mien import geometry, landmarks, motion
+from mien import geometry, landmarks
+from mien.bench.face import BROWS, mesh, unit_mesh  # noqa: F401
 from mien.types import Consent, Face, Faces, Frame, Identity, Portrait
 
 CONSENT = Consent("synthetic")
 SKIN = (205, 155, 130)
 DARK = (92, 62, 48)
-
-BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
-LIDS = (130, 247, 30, 29, 27, 28, 56, 190, 243, 112, 26, 22, 23, 24, 110, 25)
-LIPS = (
-    (62, 183, 42, 41, 38, 12, 268, 271, 272, 407, 292, 325, 319, 403, 316, 15, 86, 179, 89, 96),
-    (76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306, 307, 320, 404, 315, 16, 85, 180, 90, 77),
-)
-CORNERS = {
-    226: (0.523, -0.28),
-    113: (0.535, -0.31),
-    35: (0.54, -0.25),
-    124: (0.58, -0.27),
-    57: (0.3, 0.48),
-    43: (0.3, 0.52),
-}
-AXIS = {
-    9: -0.47, 151: -0.66, 168: -0.36, 6: -0.27, 197: -0.17, 195: -0.07, 5: 0.03, 1: 0.13,
-    2: 0.27, 164: 0.33, 18: 0.67, 200: 0.76, 199: 0.85,
-}  # fmt: skip
-IRIS = ((0, 0), (1, 0), (0, -1), (-1, 0), (0, 1))
-
-
-@cache
-def unit_mesh() -> np.ndarray:
-    """``(478, 3)`` float32 in a square from -1 to 1, y down, symmetrical to x = 0, nose nearest."""
-    pins: dict[int, tuple[float, float]] = {}
-    mirror = motion.mirror()
-
-    def lens(ring, centre, axes, side):
-        half = len(ring) // 2
-        for i, vertex in enumerate(ring):
-            x = 1 - 2 * abs(i - half) / half
-            y = (1 - x * x) * (-1 if i < half else 1)
-            pins[vertex] = (centre[0] + side * axes[0] * x, centre[1] + axes[1] * y)
-
-    for i, vertex in enumerate(landmarks.OVAL):
-        a = 2 * np.pi * i / len(landmarks.OVAL)
-        pins[vertex] = (0.76 * np.sin(a), -np.cos(a))
-    lens(landmarks.LEFT_EYE, (-0.33, -0.28), (0.145, 0.05), 1)
-    lens(landmarks.RIGHT_EYE, (0.33, -0.28), (0.145, 0.05), -1)
-    lens(LIDS, (-0.33, -0.28), (0.18, 0.075), 1)
-    lens([int(mirror[v]) for v in LIDS], (0.33, -0.28), (0.18, 0.075), -1)
-    for i, ring in enumerate((landmarks.INNER_LIPS, *LIPS, landmarks.OUTER_LIPS)):
-        lens(ring, (0, 0.5), (0.2 + 0.03 * i, 0.05 + 0.025 * i), 1)
-    for row, side in zip(BROWS, (-1, 1), strict=True):
-        for i, vertex in enumerate(row):
-            pins[vertex] = (side * (0.52 - 0.1 * i), -0.43 - 0.03 * np.sin(np.pi * i / 4))
-    for vertex, (x, y) in CORNERS.items():
-        pins[vertex], pins[int(mirror[vertex])] = (-x, y), (x, y)
-    pins |= {vertex: (0.0, y) for vertex, y in AXIS.items()}
-
-    topo = motion.topology()
-    t = topo.triangles[: topo.surface]
-    near = np.zeros((468, 468))
-    for a, b in ((0, 1), (1, 2), (2, 0)):
-        near[t[:, a], t[:, b]] = near[t[:, b], t[:, a]] = 1
-    laplace = np.diag(near.sum(1)) - near
-    fixed = np.array(sorted(pins))
-    free = np.setdiff1d(np.arange(468), fixed)
-    xy = np.zeros((468, 2))
-    xy[fixed] = [pins[v] for v in fixed]
-    pull = -laplace[np.ix_(free, fixed)] @ xy[fixed]
-    xy[free] = np.linalg.solve(laplace[np.ix_(free, free)], pull)
-    xy = (xy + xy[mirror] * (-1, 1)) / 2
-    x, y = xy.T
-    dome = 0.62 * np.sqrt(np.clip(1.05 - (x / 0.8) ** 2 - (y / 1.06) ** 2, 0, None))
-    nose = 0.28 * np.exp(-((x / 0.11) ** 2) - ((y - 0.1) / 0.18) ** 2)
-    surface = np.c_[xy, 0.3 - dome - nose]
-    irises = [(s * 0.33 + 0.04 * dx, -0.28 + 0.04 * dy, -0.2) for s in (-1, 1) for dx, dy in IRIS]
-    return np.concatenate([surface, irises]).astype(np.float32)
-
-
-def mesh(
-    centre: tuple[float, float], height: float, *, roll: float = 0.0, yaw: float = 0.0
-) -> np.ndarray:
-    """The face at a place of a frame, ``height`` pixels from hairline to chin; angles in radians.
-
-    Positive roll turns clockwise, positive yaw turns the nose to the viewer's right.
-    """
-    c, s = np.cos(yaw), np.sin(yaw)
-    p = unit_mesh().astype(np.float64) @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T
-    c, s = np.cos(roll), np.sin(roll)
-    p[:, :2] = p[:, :2] @ np.array([[c, -s], [s, c]]).T
-    p *= height / 2
-    p[:, :2] += centre
-    return p.astype(np.float32)
 
 
 def face(points: np.ndarray, track: int | None = None) -> Face:

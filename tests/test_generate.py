@@ -520,8 +520,8 @@ def test_generators_have_names():
 
 
 @pytest.mark.parametrize("name", ["mesh:shape=0.5", "warp:eyes=target"])
-def test_options_are_relight_s_alone(name: str):
-    with pytest.raises(UsageError, match=f"generator '{name}': only relight takes options"):
+def test_generators_without_a_network_take_no_options(name: str):
+    with pytest.raises(UsageError, match=f"generator '{name}': (mesh|warp) takes no options"):
         generate.load(name)
 
 

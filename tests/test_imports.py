@@ -19,7 +19,7 @@ LAYERS = (
     {"pipeline"},
     {"api"},
     {"live", "bench", "scale", "doctor", "evaluate"},
-    {"serve", "train"},
+    {"serve", "train", "quantize"},
     {"cli"},
 )  # fmt: skip
 """Lowest first. A module imports from its own layer and those below, without cycles."""
@@ -29,9 +29,9 @@ APART = {"live", "bench", "scale", "doctor", "evaluate"}
 
 OWNERS = {
     "onnxruntime": {"runtime", "precision"},
-    "onnx": {"precision", "fuse", "train"},
+    "onnx": {"precision", "fuse", "train", "bench"},
     "pooch": {"zoo"},
-    "av": {"media", "serve"},
+    "av": {"media", "serve", "bench"},
     "torch": {"train"},
     "typer": {"cli"},
     "fastapi": {"serve"},

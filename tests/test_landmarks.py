@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -79,6 +80,8 @@ def test_rings_are_closed_and_apart():
 class Finder:
     """In place of the network: every vertex is at the brightest spot of the crop."""
 
+    inputs: ClassVar = {"image": ("n", 192, 192, 3)}
+
     def __init__(self) -> None:
         self.batches: list[np.ndarray] = []
 
@@ -142,6 +145,8 @@ def test_a_face_with_a_mesh_takes_one_pass_and_one_without_two():
 
 class Follower:
     """In place of the network: a face as high as the crop lets it see, half a step at a time."""
+
+    inputs: ClassVar = {"image": ("n", 192, 192, 3)}
 
     def __init__(self, height: float) -> None:
         self.height, self.passes = height, 0

@@ -126,7 +126,7 @@ def _lab(image: Image, under: Image, where: NDArray[np.bool_]) -> Image:
 CELLS: Final = 48
 """Of the longer side of the grid on which broad light is compared."""
 
-BROAD: Final = 0.15
+BROAD: Final = 0.25
 """Blur of broad light in parts of the face's size; finer light would be the other's features."""
 
 

@@ -30,11 +30,10 @@ class Settings(BaseModel):
 
     Attributes:
         generator: Which generator makes the faces.
-        provider: ONNX Runtime's execution provider, by mien's short name.
-        threads: Threads of each model.
-        models: Folder of models that do not come with mien; None takes the system's usual one.
-        offline: Nothing is fetched, not even when asked.
-        licence: ``commercial`` refuses every model whose licence forbids commercial use.
+        provider: ONNX Runtime's execution providers, by mien's short names, joined by commas.
+        allow_fallback: What should run there and does not is a warning instead of an error.
+        threads: Threads of each model; 0 chooses for the machine.
+        cache: Folder for what is kept between starts; ``auto`` is the user's own, ``off`` none.
         models: Folder of models that do not come with mien; None takes the system's usual one.
         offline: Nothing is fetched, not even when asked.
         licence: ``commercial`` refuses every model whose licence forbids commercial use.
@@ -56,10 +55,9 @@ class Settings(BaseModel):
 
     generator: str = "relight"
     provider: str = "cpu"
-    threads: int = Field(1, ge=1, le=256)
-    models: Path | None = None
-    offline: bool = False
-    licence: Literal["any", "commercial"] = "any"
+    allow_fallback: bool = False
+    threads: int = Field(0, ge=0, le=256)
+    cache: str = "auto"
     models: Path | None = None
     offline: bool = False
     licence: Literal["any", "commercial"] = "any"

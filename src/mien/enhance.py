@@ -7,7 +7,7 @@ network that gives back what it was fed changes nothing at all, whatever the siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import cv2
@@ -42,7 +42,7 @@ class Enhancer:
     Attributes:
         model: ``(N, 3, S, S)`` float32 by the card → the same restored; perhaps a second input.
         card: Size, template, mean and standard deviation; the answer is read by the same two.
-        weight: What goes into the second input, None if the network has none. CodeFormer's
+        weight: Name → value of a second input, empty if the network has none. CodeFormer's
             (Zhou et al., 2022): 0 trusts the network's own idea of a face, 1 what it sees.
         amount: Share of the change that is made, 0..1.
         everybody: All faces of the frame, not only those that were swapped.
@@ -51,7 +51,7 @@ class Enhancer:
 
     model: runtime.Model
     card: zoo.ModelCard
-    weight: Any = None
+    weight: dict[str, Any] = field(default_factory=dict)
     amount: float = 0.8
     everybody: bool = False
     light: Literal["frame", "network"] = "frame"
@@ -69,9 +69,8 @@ class Enhancer:
         crops = np.stack(
             [geometry.warp(frame.image, m, size, border=cv2.BORDER_REPLICATE) for m in matrices]
         )
-        others = () if self.weight is None else (self.weight,)
-        seen = pixels.run(self.model, pixels.to_input(crops, self.card), *others)
-        restored = pixels.to_pixels(seen, self.card)
+        fed = pixels.to_input(crops, self.card)
+        restored = pixels.to_pixels(pixels.run(self.model, fed, self.weight), self.card)
         if restored.shape != crops.shape:
             raise ModelError(
                 f"{self.model.name}: expected an answer as large as the input, {crops.shape[1:]}, "
@@ -173,7 +172,6 @@ def load(name: str, models: zoo.Zoo | None = None) -> Enhancer:
     _, model = models.open(card)
     if not card.size or len(card.template) != 5:
         raise ModelError(f"{name}: its card must say size and template, as for any enhancer")
-    pixels.image_shape(model, card)
     weight = _weight(model, chosen.get("weight"))
     return Enhancer(
         model,
@@ -185,20 +183,20 @@ def load(name: str, models: zoo.Zoo | None = None) -> Enhancer:
     )
 
 
-def _weight(model: runtime.Model, wanted: float | None) -> Any:
-    """The second input's value in the shape that the graph declares; None if there is none.
+def _weight(model: runtime.Model, wanted: float | None) -> dict[str, Any]:
+    """The second input's value in the shape that the graph declares; empty if there is none.
 
     Raises:
         ModelError: There is a second input, and it is no single number.
         UsageError: A weight is wanted, and there is no second input.
     """
-    others = list(model.inputs.items())[1:]
-    if not others:
-        if wanted is not None:
-            raise UsageError(f"{model.name}: has no weight to choose")
-        return None
-    shape = others[0][1]
-    if len(others) > 1 or len(shape) > 1 or any(isinstance(n, int) and n != 1 for n in shape):
-        said = ", ".join(f"{key} {value}" for key, value in others)
-        raise ModelError(f"{model.name}: expected one more input, a single number, came {said}")
-    return np.full((1,) * len(shape), 0.5 if wanted is None else wanted, np.float64)
+    others = {name: shape for name, shape in model.inputs.items() if len(shape) != 4}
+    if not others and wanted is not None:
+        raise UsageError(f"{model.name}: has no weight to choose")
+    for name, shape in others.items():
+        if any(isinstance(side, int) and side != 1 for side in shape):
+            raise ModelError(
+                f"{model.name}: expected {name} to be a single number, came the shape {shape}"
+            )
+    value = 0.5 if wanted is None else wanted
+    return {name: np.full((1,) * len(shape), value) for name, shape in others.items()}

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mien.types import Floats, Image
+from mien.types import Floats, Image, Rect
 
 Matrix = NDArray[np.float64]
 
@@ -116,24 +116,41 @@ def warp(
         border: OpenCV's border mode, for what lies outside the image.
     """
     m = np.asarray(matrix, np.float64)
-    scale = max(float(np.hypot(m[0, 0], m[1, 0])), 1e-6)
-    k = 2 ** int(max(0.0, -np.log2(scale)))
+    k, part = shrinking(m, size, image.shape[1], image.shape[0])
     if k > 1:
-        corners = transform(invert(m), [[-1, -1], [size, -1], [-1, size], [size, size]])
-        h, w = image.shape[:2]
-        x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - k, 0, (w - 1, h - 1))
-        x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + k, (x0 + 1, y0 + 1), (w, h))
-        small = int(x1 - x0) // k, int(y1 - y0) // k
-        if min(small) > 0:
-            image = image[y0 : y0 + k * small[1], x0 : x0 + k * small[0]]
-            while image.shape[0] > small[1]:  # OpenCV halves five times as fast as it averages
-                half = image.shape[1] // 2, image.shape[0] // 2
-                image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
-            # Pixel (i, j) of the shrunk region lies around (k·i + (k - 1) / 2 + x0, …).
-            shift = np.array([x0, y0]) + (k - 1) / 2
-            m = np.column_stack([m[:, :2] * k, m[:, :2] @ shift + m[:, 2]])
+        image = image[part.slices()]
+        while image.shape[0] > (part.y1 - part.y0) // k:  # five times as fast as averaging at once
+            half = image.shape[1] // 2, image.shape[0] // 2
+            image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
+        # Pixel (i, j) of the shrunk region lies around (k·i + (k - 1) / 2 + x0, …).
+        shift = np.array([part.x0, part.y0]) + (k - 1) / 2
+        m = np.column_stack([m[:, :2] * k, m[:, :2] @ shift + m[:, 2]])
     crop = cv2.warpAffine(image, m, (size, size), flags=interpolation, borderMode=border)
     return np.asarray(crop, np.uint8)
+
+
+def shrinking(matrix: Matrix, size: int, width: int, height: int) -> tuple[int, Rect]:
+    """What :func:`warp` does first: by how much it shrinks an image, and which part of it.
+
+    Args:
+        matrix: ``(2, 3)`` image → crop, a similarity.
+        size: Of the crop in pixels.
+        width: Of the image.
+        height: Of the image.
+
+    Returns:
+        A power of two, and the part, whose sides are multiples of it; 1 and the whole image where
+        nothing is shrunk.
+    """
+    k = 2 ** int(max(0.0, -np.log2(max(float(np.hypot(*matrix[:, 0])), 1e-6))))
+    if k > 1:
+        corners = transform(invert(matrix), [[-1, -1], [size, -1], [-1, size], [size, size]])
+        x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - k, 0, (width - 1, height - 1))
+        x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + k, (x0 + 1, y0 + 1), (width, height))
+        across, down = int(x1 - x0) // k * k, int(y1 - y0) // k * k
+        if min(across, down) > 0:
+            return k, Rect(int(x0), int(y0), int(x0) + across, int(y0) + down)
+    return 1, Rect(0, 0, width, height)
 
 
 BAND: Final = 48

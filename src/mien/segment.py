@@ -144,7 +144,6 @@ def load(name: str, models: zoo.Zoo | None = None) -> Parser | Occluder:
     if not card.size or len(card.template) != 5:
         raise ModelError(f"{card.name}: its card must say size and template, as for any mask")
     _, model = models.open(card)
-    pixels.image_shape(model, card)
     if card.family == "bisenet":
         return Parser(model, card, chosen.get("regions", FACE))
     return Occluder(model, card)

@@ -142,13 +142,14 @@ def load(name: str, models: zoo.Zoo | None = None) -> Upscaler:
     known = {"size": options.Number(1, card.scale), "tile": options.Number(32, 2048)}
     _, chosen = options.split(name, known)
     _, model = models.open(card)
-    height, width = pixels.image_shape(model, replace(card, size=0))
-    if height != width:
-        raise ModelError(f"{card.name}: expected square tiles, came {height} by {width} pixels")
-    if height is not None and int(chosen.get("tile", height)) != height:
-        raise UsageError(f"{card.name}: its tiles are of {height} pixels and no other size")
-    tile = height or int(chosen.get("tile", card.size or TILE))
-    tile -= tile % max(card.multiple, 1)
+    shape = next(iter(model.inputs.values()))
+    sides = {s for s in (shape[2:] if card.layout == "NCHW" else shape[1:3]) if isinstance(s, int)}
+    if len(sides) > 1:
+        raise ModelError(f"{card.name}: expected square tiles, came an input of {shape}")
+    tile = int(chosen.get("tile", next(iter(sides), card.size or TILE)))
+    tile -= tile % card.multiple
+    if sides and tile not in sides:
+        raise UsageError(f"{card.name}: its tiles are of {sides.pop()} pixels and no other size")
     factor = Fraction(str(chosen.get("size", card.scale)))
     return Upscaler(model, card, tile, max(8, tile // 8 // 4 * 4), factor)
 

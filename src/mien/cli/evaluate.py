@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from mien.cli.options import (
+    AllowFallback,
     Config,
     Json,
     Licence,
@@ -81,6 +82,7 @@ def evaluate(  # noqa: PLR0917
         typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
     ] = None,
     provider: Provider = None,
+    allow_fallback: AllowFallback = False,
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
@@ -101,7 +103,12 @@ def evaluate(  # noqa: PLR0917
         from mien import evaluate as evaluating
 
         settings = settings_of(
-            config, provider=provider, threads=threads, offline=offline or None, licence=licence
+            config,
+            provider=provider,
+            allow_fallback=allow_fallback or None,
+            threads=threads,
+            offline=offline or None,
+            licence=licence,
         )
         missing = [p for p in (*identities, *targets) if not p.exists()]
         if missing:

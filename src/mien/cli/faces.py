@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mien.cli.options import (
+    AllowFallback,
     Config,
     End,
     Json,
@@ -40,6 +41,7 @@ def list_faces(  # noqa: PLR0917
     start: Start = None,
     end: End = None,
     provider: Provider = None,
+    allow_fallback: AllowFallback = False,
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
@@ -59,7 +61,12 @@ def list_faces(  # noqa: PLR0917
         from mien import api
 
         settings = settings_of(
-            config, provider=provider, threads=threads, offline=offline or None, licence=licence
+            config,
+            provider=provider,
+            allow_fallback=allow_fallback or None,
+            threads=threads,
+            offline=offline or None,
+            licence=licence,
         )
         begin, finish = time_range(start, end)
         if not target.exists():

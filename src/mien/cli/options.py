@@ -16,6 +16,7 @@ from mien.errors import UsageError
 
 if TYPE_CHECKING:
     from mien.config import Settings
+    from mien.runtime import Device
     from mien.types import Which
     from mien.zoo import Zoo
 
@@ -30,8 +31,13 @@ Config = Annotated[
 Start = Annotated[str | None, typer.Option(metavar="TIME", help="From here: 12.5 or 1:02:03.")]
 End = Annotated[str | None, typer.Option(metavar="TIME", help="Up to here.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-Provider = Annotated[str | None, typer.Option(help="Where models run: cpu, cuda …")]
-Threads = Annotated[int | None, typer.Option(help="Threads of each model.")]
+Provider = Annotated[
+    str | None, typer.Option(help="Where models run: cpu, cuda, tensorrt,cuda …", metavar="NAMES")
+]
+AllowFallback = Annotated[
+    bool, typer.Option("--allow-fallback", help="Warn, not fail, where they run elsewhere.")
+]
+Threads = Annotated[int | None, typer.Option(help="Of each model; default: by the machine.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Licence = Annotated[
     str | None, typer.Option(help="any, or commercial: refuse models that forbid it.")
@@ -46,12 +52,29 @@ def settings_of(config: Path | None, **flags: Any) -> Settings:
     return settings.load(config, flags=flags)
 
 
+def device_of(settings: Settings) -> Device:
+    """Where models run, by the settings."""
+    from mien.runtime import Device
+
+    return Device(
+        settings.provider,
+        settings.threads,
+        allow_fallback=settings.allow_fallback,
+        cache=settings.cache,
+        sessions=1 + settings.workers,  # faces are followed beside the painting
+    )
+
+
 def zoo_of(settings: Settings) -> Zoo:
     """Where models come from and run, by the settings."""
-    from mien.runtime import Device
     from mien.zoo import Zoo
 
-    return Zoo(Device(settings.provider, settings.threads))
+    return Zoo.at(
+        settings.models,
+        device_of(settings),
+        offline=settings.offline,
+        commercial=settings.licence == "commercial",
+    )
 
 
 def parse_time(text: str) -> float:

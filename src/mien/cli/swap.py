@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from mien.cli.options import (
+    AllowFallback,
     Config,
     End,
     Json,
-    Licence,
-    Offline,
     Licence,
     Offline,
     Overwrite,
@@ -98,9 +97,8 @@ def swap(  # noqa: PLR0917
         str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
     ] = None,
     provider: Provider = None,
+    allow_fallback: AllowFallback = False,
     threads: Threads = None,
-    offline: Offline = False,
-    licence: Licence = None,
     offline: Offline = False,
     licence: Licence = None,
     workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,
@@ -133,9 +131,8 @@ def swap(  # noqa: PLR0917
             enhance=enhance,
             upscale=upscale,
             provider=provider,
+            allow_fallback=allow_fallback or None,
             threads=threads,
-            offline=offline or None,
-            licence=licence,
             offline=offline or None,
             licence=licence,
             workers=workers,

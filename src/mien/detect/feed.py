@@ -12,7 +12,7 @@ from mien import runtime, zoo
 from mien.detect.pictures import Fit, letterbox
 from mien.errors import ModelError
 from mien.types import Faces, Floats, Image
-from mien.zoo.pixels import image_shape, to_input
+from mien.zoo.pixels import to_input
 
 NORMAL: Final = 640
 """Longer side of the input of a network that takes any, unless another is asked for."""
@@ -85,7 +85,14 @@ def feed(card: zoo.ModelCard, model: runtime.Model, *outputs: int) -> Feed:
     Raises:
         ModelError: It is another kind of network.
     """
-    height, width = image_shape(model, card)
+    name, shape = next(iter(model.inputs.items()))
+    axes = (1, 2, 3) if card.layout == "NCHW" else (3, 1, 2)
+    channels, *sides = (shape[i] for i in axes) if len(shape) == 4 else (0, 0, 0)
+    if isinstance(channels, int) and channels != 3:
+        raise ModelError(
+            f"{model.name}: expected pictures of 3 channels, {card.layout}, came {name} {shape}"
+        )
+    height, width = (side if isinstance(side, int) else 0 for side in sides)
     if len(model.outputs) not in outputs:
         wanted = " or ".join(map(str, outputs))
         raise ModelError(

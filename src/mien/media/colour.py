@@ -271,7 +271,13 @@ class Converter:
             frame: What was decoded.
             pixel_format: Of the result.
         """
-        return self._planes(self.orientation.undo(image), frame, pixel_format)
+        stored = self.orientation.undo(image)
+        made = self._planes(stored, frame, pixel_format)
+        # Unsaid, the matrix would go by the new size.
+        made.colorspace, made.color_range = matrix_of(frame), range_of(frame)
+        if _is_planar_yuv(made.format):  # what the decoded frame lost when it was read comes back
+            self._add_change(stored, made, Rect(0, 0, made.width, made.height))
+        return made
 
     def convert(self, frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
         """Return the frame in another pixel format, matrix and range kept (RGB: limited)."""

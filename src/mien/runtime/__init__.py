@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from mien.runtime.device import (
+    CPU,
+    PRECISIONS,
+    PROVIDERS,
+    Device,
+    Precision,
+    Provider,
+    cores,
+    threads_for,
+)
+from mien.runtime.model import Bound, Model
 from mien.runtime.onnxfile import initialiser
-from mien.runtime.session import CPU, PROVIDERS, Device, Model, load
+from mien.runtime.session import load
 
-__all__ = ["CPU", "PROVIDERS", "Device", "Model", "initialiser", "load"]
+__all__ = [
+    "CPU", "PRECISIONS", "PROVIDERS", "Bound", "Device", "Model", "Precision", "Provider",
+    "cores", "initialiser", "load", "threads_for",
+]  # fmt: skip

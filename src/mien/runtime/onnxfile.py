@@ -24,18 +24,21 @@ FIELDS: Final = 2_000_000
 DEPTH: Final = 24
 """Graphs within graphs (``If``, ``Loop``) and messages within messages."""
 
+SMALL: Final = 64
+"""Tensors of up to so many elements are read at once."""
+
 BITS: Final = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64,
     15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
 }  # fmt: skip
 """``TensorProto.DataType`` → bits of one element; strings (8) have no fixed size."""
 
-FLOATS: Final = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
-INTEGERS: Final = {
-    2: np.dtype("u1"), 3: np.dtype("i1"), 4: np.dtype("<u2"), 5: np.dtype("<i2"),
-    6: np.dtype("<i4"), 7: np.dtype("<i8"), 9: np.dtype("?"), 12: np.dtype("<u4"),
-    13: np.dtype("<u8"),
+KINDS: Final[dict[int, np.dtype[Any]]] = {
+    1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1"), 4: np.dtype("<u2"),
+    5: np.dtype("<i2"), 6: np.dtype("<i4"), 7: np.dtype("<i8"), 9: np.dtype("?"),
+    10: np.dtype("<f2"), 11: np.dtype("<f8"), 12: np.dtype("<u4"), 13: np.dtype("<u8"),
 }  # fmt: skip
+"""``TensorProto.DataType`` → the type of an array."""
 
 Buffer = Any
 """The mapped file or bytes: indexable, sliceable."""
@@ -57,8 +60,9 @@ class Tensor:
         kind: ``TensorProto.DataType``.
         raw: Start and end of ``raw_data`` in the file, if it is there.
         packed: Field number → spans ``(start, end)`` of typed values in the file.
-        loose: Typed values that stood one by one.
+        loose: Field number → typed values that stand one by one; of texts, zeros in their place.
         external: Keys of ``external_data``; empty if the values are in the file.
+        small: The values, where they are at most ``SMALL`` integers or float32: sizes and scales.
     """
 
     name: str = ""
@@ -66,8 +70,9 @@ class Tensor:
     kind: int = 0
     raw: tuple[int, int] | None = None
     packed: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    loose: dict[int, int] = field(default_factory=dict)
+    loose: dict[int, list[float]] = field(default_factory=dict)
     external: dict[str, str] = field(default_factory=dict)
+    small: tuple[float, ...] | None = None
 
     @property
     def count(self) -> int:
@@ -100,11 +105,19 @@ class Node:
 
 @dataclass(slots=True)
 class Graph:
-    """A ``GraphProto``, or the body of a ``FunctionProto``."""
+    """A ``GraphProto``, or the body of a ``FunctionProto``.
+
+    Attributes:
+        nodes: In the order of the file, which is that of running.
+        initialisers: In the order of the file.
+        inputs: Name → sizes; -1 where a size is free.
+        outputs: The same.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     initialisers: list[Tensor] = field(default_factory=list)
-    outputs: int = 0
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -345,11 +358,35 @@ class _Reader:
                 found.nodes.append(self.node(a, b, depth + 1))
             elif number == 5:
                 found.initialisers.append(self.tensor(a, b, depth + 1))
-            elif number == 12:
-                found.outputs += 1
+            elif number in (11, 12):
+                name, shape = self.value_info(a, b, depth + 1)
+                (found.inputs if number == 11 else found.outputs)[name] = shape
             elif number == 15:
                 found.initialisers.extend(self.sparse(a, b, depth + 1))
         return found
+
+    def value_info(self, start: int, end: int, depth: int) -> tuple[str, tuple[int, ...]]:
+        """Name and sizes of a ``ValueInfoProto``: type.tensor_type.shape.dim.dim_value."""
+        name, dims = "", []
+        for number, wire, a, b in self.each(start, end, depth):
+            if number == 1 and wire == _BYTES:
+                name = self.text(a, b)
+            elif number == 2 and wire == _BYTES:
+                for tensor in self.within(a, b, 1, depth + 1):
+                    for shape in self.within(*tensor, 2, depth + 2):
+                        dims = [self.dim(*d, depth + 4) for d in self.within(*shape, 1, depth + 3)]
+        return name, tuple(dims)
+
+    def within(self, start: int, end: int, number: int, depth: int) -> list[tuple[int, int]]:
+        found = self.each(start, end, depth)
+        return [(a, b) for n, wire, a, b in found if n == number and wire == _BYTES]
+
+    def dim(self, start: int, end: int, depth: int) -> int:
+        size = -1
+        for number, wire, a, _ in self.each(start, end, depth):
+            if number == 1 and wire == _VARINT:
+                size = _signed(a)
+        return size
 
     def node(self, start: int, end: int, depth: int) -> Node:
         found = Node()
@@ -420,14 +457,23 @@ class _Reader:
                 if wire == _BYTES and number != 6:
                     found.packed.setdefault(number, []).append((a, b))
                 else:
-                    found.loose[number] = found.loose.get(number, 0) + 1
+                    one = 0.0 if wire != _VARINT else _signed(a)
+                    found.loose.setdefault(number, []).append(one)
             elif number == 13 and wire == _BYTES:
                 key, value = self.entry(a, b, depth + 1)
                 found.external[key] = value
             elif number == 14 and wire == _VARINT and a == 1:
                 found.external.setdefault("location", "")
         found.dims = tuple(dims)
+        if found.kind in (1, 6, 7) and all(d >= 0 for d in dims) and found.count <= SMALL:
+            found.small = self.small(found)
         return found
+
+    def small(self, tensor: Tensor) -> tuple[float, ...] | None:
+        try:
+            return tuple(_values(tensor, self.data).ravel().tolist())
+        except Malformed:  # what is wrong with it is said by who needs it
+            return None
 
     def entry(self, start: int, end: int, depth: int) -> tuple[str, str]:
         key = value = ""
@@ -450,41 +496,37 @@ class _Reader:
 
 
 def _values(tensor: Tensor, data: Buffer) -> np.ndarray[Any, Any]:
-    kind = FLOATS.get(tensor.kind) or INTEGERS.get(tensor.kind)
+    kind = KINDS.get(tensor.kind)
     if kind is None:
         raise Malformed(f"has elements of type {tensor.kind}, which is not read here")
     if tensor.external:
         raise Malformed("has its values in another file, which is not read here")
-    if tensor.loose:
-        raise Malformed("has its values one by one, which is not read here")
     if any(d < 0 for d in tensor.dims):
         raise Malformed(f"has the shape {tensor.dims}")
     if tensor.raw is not None:
-        flat = np.frombuffer(data[slice(*tensor.raw)], kind) if _whole(tensor.raw, kind) else None
+        whole = (tensor.raw[1] - tensor.raw[0]) % kind.itemsize == 0
+        flat = np.frombuffer(data[slice(*tensor.raw)] if whole else b"", kind)
     else:
         flat = _typed(tensor, data, kind)
-    if flat is None or flat.size != tensor.count:
-        have = "a broken number of" if flat is None else flat.size
-        raise Malformed(f"has {have} values, but the shape {tensor.dims}")
-    return flat.reshape(tensor.dims).copy()
+    if flat.size != tensor.count:
+        raise Malformed(f"has {flat.size} whole values, but the shape {tensor.dims}")
+    made: np.ndarray[Any, Any] = flat.reshape(tensor.dims).copy()
+    return made
 
 
-def _whole(span: tuple[int, int], kind: np.dtype[Any]) -> bool:
-    return (span[1] - span[0]) % kind.itemsize == 0
-
-
-def _typed(tensor: Tensor, data: Buffer, kind: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
-    """Values in float_data, double_data or one of the packed integer fields."""
-    if tensor.kind in (1, 11):
-        spans = tensor.packed.get(4 if tensor.kind == 1 else 10, [])
-        if not all(_whole(s, kind) for s in spans):
-            return None
-        return np.frombuffer(b"".join(bytes(data[a:b]) for a, b in spans), kind)
-    spans = tensor.packed.get({7: 7, 12: 11, 13: 11}.get(tensor.kind, 5), [])
+def _typed(tensor: Tensor, data: Buffer, kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Values in float_data, double_data or one of the integer fields."""
+    number = {1: 4, 11: 10, 7: 7, 12: 11, 13: 11}.get(tensor.kind, 5)
+    spans = tensor.packed.get(number, [])
+    if number in (4, 10):
+        if tensor.loose:
+            raise Malformed("has its values one by one, which is not read here")
+        joined = b"".join(bytes(data[a:b]) for a, b in spans)
+        return np.frombuffer(joined[: len(joined) // kind.itemsize * kind.itemsize], kind)
     reader = _Reader(data)
     found = [v for a, b in spans for v in reader.packed(a, b)]
+    found += [int(v) for v in tensor.loose.get(number, [])]
     if tensor.kind == 10:  # the bits of halves, each in an int32
         return np.array([v & 0xFFFF for v in found], np.uint16).view(np.float16)
-    bits = 8 * kind.itemsize
-    whole = np.array([v & 0xFFFFFFFFFFFFFFFF for v in found], np.uint64)
-    return whole.astype({8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}[bits]).view(kind)
+    bits = np.array([v & 0xFFFFFFFFFFFFFFFF for v in found], np.uint64)
+    return bits.astype(np.dtype(f"u{kind.itemsize}")).view(kind)

@@ -82,7 +82,11 @@ def main() -> None:
     record = {"config": json.dumps(config), **{k: str(saved[k]) for k in ("data", "step")}}
     export(net, options.out, record | {"hours": f"{saved['hours']:.2f}"})
     if options.int8:
-        precision.to_int8(options.out, options.int8, "face", samples(json.loads(saved["config"])))
+        simple = options.int8.with_suffix(".simple.onnx")
+        precision.simplify(options.out, simple)
+        seen = [(sample,) for sample in samples(json.loads(saved["config"]))]
+        precision.choose_int8(simple, options.int8, seen)
+        simple.unlink()
     for file in filter(None, (options.out, options.int8)):
         whole = file.read_bytes()
         print(f"{file}: sha256={hashlib.sha256(whole).hexdigest()} bytes={len(whole)}")

@@ -152,7 +152,7 @@ def validate(
     return found
 
 
-def _embedding(judge: embed.FaceresEmbedder, image: Any, mesh: Any) -> Any:
+def _embedding(judge: embed.Embedder, image: Any, mesh: Any) -> Any:
     from mien import geometry, landmarks  # noqa: PLC0415
 
     face = Face(box=geometry.bounds(mesh), score=1.0, points=landmarks.five_points(mesh))

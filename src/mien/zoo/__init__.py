@@ -6,12 +6,15 @@ weights for a known family, add a card.
 
 from __future__ import annotations
 
+from mien.zoo.adding import add, remove
 from mien.zoo.card import ModelCard, Swap
+from mien.zoo.folder import default_folder
+from mien.zoo.pins import pinned
 from mien.zoo.shipped import SHIPPED
 from mien.zoo.store import CARDS, Zoo, find, path, verify
 from mien.zoo.templates import TEMPLATES, scaled
 
 __all__ = [
-    "CARDS", "SHIPPED", "TEMPLATES", "ModelCard", "Swap", "Zoo", "find", "path", "scaled",
-    "verify",
+    "CARDS", "SHIPPED", "TEMPLATES", "ModelCard", "Swap", "Zoo", "add", "default_folder", "find",
+    "path", "pinned", "remove", "scaled", "verify",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ Task = Literal[
 ]  # fmt: skip
 TASKS: tuple[str, ...] = get_args(Task)
 
+Precision = Literal["fp32", "fp16", "int8"]
+
 ZERO: Triple = (0.0, 0.0, 0.0)
 ONE: Triple = (1.0, 1.0, 1.0)
 
@@ -84,6 +86,8 @@ class ModelCard:
             person's with one false match in a thousand; see MODELS.md.
         scale: Pixels of the output to one of the input, of an upscaler.
         swap: For generators that make a whole crop from an identity.
+        precision: Of weights and arithmetic.
+        full: Name of the fp32 model that this one was made from; empty if it is the original.
     """
 
     name: str
@@ -108,3 +112,5 @@ class ModelCard:
     threshold: float = 0.5
     scale: int = 1
     swap: Swap | None = None
+    precision: Precision = "fp32"
+    full: str = ""

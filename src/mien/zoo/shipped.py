@@ -129,6 +129,8 @@ SHIPPED = (
         size=128,
         mean=(0.0, 0.0, 0.0),
         std=(255.0, 255.0, 255.0),
+        precision="int8",
+        full="relight",
         outputs={"gain": (3, 128, 128), "bias": (3, 128, 128)},
     ),
 )

@@ -130,6 +130,7 @@ DETECTORS = (
         multiple=32,
         layout="NCHW",
         order="BGR",
+        threshold=0.8,
     ),
     ModelCard(
         name="yunet_n",
@@ -143,6 +144,7 @@ DETECTORS = (
         multiple=32,
         layout="NCHW",
         order="BGR",
+        threshold=0.8,
     ),
     ModelCard(
         name="blazeface_short",
@@ -156,6 +158,7 @@ DETECTORS = (
         mean=HALF,
         std=HALF,
         outputs={"regressors": (896, 16), "scores": (896, 1)},
+        threshold=0.6,
     ),
     ModelCard(
         name="blazeface_back",
@@ -169,6 +172,7 @@ DETECTORS = (
         mean=HALF,
         std=HALF,
         outputs={"regressors": (896, 16), "scores": (896, 1)},
+        threshold=0.6,
     ),
 )
 

@@ -103,6 +103,8 @@ def _upscaler(
         std=BYTE,
         outputs={"output": (3, "rows", "columns")},
         scale=scale,
+        precision="fp16" if name.endswith("_fp16") else "fp32",
+        full=name.removesuffix("_fp16") if name.endswith("_fp16") else "",
     )
 
 

@@ -128,6 +128,8 @@ GENERATORS = (
         outputs={"output": (3, 128, 128)},
         template=scaled("arcface_128", 128),
         swap=_INSWAPPER,
+        precision="fp16",
+        full="inswapper_128",
     ),
     ModelCard(
         name="inswapper_128_fp16_reactor",
@@ -146,6 +148,8 @@ GENERATORS = (
         outputs={"output": (3, 128, 128)},
         template=scaled("arcface_128", 128),
         swap=_INSWAPPER,
+        precision="fp16",
+        full="inswapper_128",
     ),
     ModelCard(
         name="inswapper_128_fp16_visomaster",
@@ -163,6 +167,8 @@ GENERATORS = (
         outputs={"output": (3, 128, 128)},
         template=scaled("arcface_128", 128),
         swap=_INSWAPPER,
+        precision="fp16",
+        full="inswapper_128",
     ),
     ModelCard(
         name="reswapper_128",
@@ -220,6 +226,7 @@ GENERATORS = (
         std=HALF,
         template=scaled("arcface_128", 256),
         swap=_HYPERSWAP,
+        precision="fp16",
     ),
     ModelCard(
         name="hyperswap_1b_256",
@@ -238,6 +245,7 @@ GENERATORS = (
         std=HALF,
         template=scaled("arcface_128", 256),
         swap=_HYPERSWAP,
+        precision="fp16",
     ),
     ModelCard(
         name="hyperswap_1c_256",
@@ -256,6 +264,7 @@ GENERATORS = (
         std=HALF,
         template=scaled("arcface_128", 256),
         swap=_HYPERSWAP,
+        precision="fp16",
     ),
     ModelCard(
         name="simswap_256",

@@ -1,4 +1,4 @@
-"""Dense landmarks: 478 points of a face mesh, fitted to every face.
+"""The face mesh: 468 or 478 points, fitted to every face, and what is read off it.
 
 The points are MediaPipe's (Kartynnik et al., "Real-time facial surface geometry from monocular
 video on mobile GPUs", 2019; with attention: Grishchenko et al., 2020): 468 of the surface, then
@@ -8,14 +8,16 @@ five for each iris.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mien import geometry, runtime, zoo
+from mien.errors import ModelError
 from mien.types import Face, Faces, Floats, Frame, Image
+from mien.zoo.pixels import to_input
 
 # Rings of vertices, each in order around. "Left" and "right" as the viewer of a frontal,
 # unmirrored photo sees them.
@@ -35,9 +37,6 @@ INNER_LIPS: Final = (
 OUTER_LIPS: Final = (
     61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
 )  # fmt: skip
-
-SIZE: Final = 192
-"""Side of the network's input in pixels."""
 
 MARGIN: Final = 1.5
 """Side of the crop over the larger side of the face, as the network was trained."""
@@ -83,14 +82,17 @@ def yaw(mesh: Floats) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FaceMesh:
-    """Fits the mesh; see ``MODELS.md`` for the network's contract.
+    """Fits the mesh; see ``MODELS.md`` for the default network's contract.
 
     Attributes:
-        model: ``(N, 192, 192, 3)`` float32 RGB 0..1 → ``(N, 478, 3)`` in pixels of the crop, and
-            ``(N, 1)`` the probability that a face is there.
+        model: A square crop → ``(N, 478, 3)`` or ``(N, 468, 3)`` in pixels of the crop, in that
+            shape or with the last two axes in one; and ``(N, 1)`` the probability that a face is
+            there, or its logit ``(N, 1, 1, 1)``, as MediaPipe's own files have it.
+        card: How the crop is fed.
     """
 
     model: runtime.Model
+    card: zoo.ModelCard = field(default_factory=lambda: zoo.find("facemesh"))
 
     def __call__(self, frame: Frame, faces: Faces) -> Faces:
         """Fit every face: once from its last mesh if it has one, else from its box until settled.
@@ -116,9 +118,9 @@ class FaceMesh:
         return fitted
 
     def _fit(self, image: Image, faces: Sequence[Face]) -> Faces:
-        matrices = [_crop(f) for f in faces]
-        crops = np.stack([geometry.warp(image, m, SIZE) for m in matrices])
-        meshes, scores = self.model(np.multiply(crops, np.float32(1 / 255), dtype=np.float32))
+        matrices = [_crop(f, self.card.size) for f in faces]
+        crops = np.stack([geometry.warp(image, m, self.card.size) for m in matrices])
+        meshes, scores = self._run(to_input(crops, self.card))
         out = []
         for face, matrix, mesh, score in zip(faces, matrices, meshes, scores, strict=True):
             points = geometry.transform(geometry.invert(matrix), mesh)
@@ -126,17 +128,31 @@ class FaceMesh:
                 replace(
                     face,
                     mesh=points,
-                    mesh_score=float(score.reshape(-1)[0]),
+                    mesh_score=float(score),
                     box=geometry.bounds(points[:468]),
                     points=five_points(points),
                 )
             )
         return out
 
+    def _run(self, crops: Floats) -> tuple[Floats, Floats]:
+        """Meshes ``(N, V, 3)`` and scores ``(N,)`` of crops."""
+        parts = [crops[i : i + 1] for i in range(len(crops))] if self._single else [crops]
+        answers = [self.model(part)[:2] for part in parts]
+        meshes, scores = (np.concatenate(a) for a in zip(*answers, strict=True))
+        if meshes.size not in (len(crops) * 478 * 3, len(crops) * 468 * 3):
+            raise ModelError(
+                f"{self.card.name}: expected (N, 478, 3) or (N, 468, 3) for N = {len(crops)}, "
+                f"came {meshes.shape}"
+            )
+        values = scores.reshape(len(crops))
+        if scores.ndim == 4:
+            values = 1 / (1 + np.exp(-values))
+        return meshes.reshape(len(crops), -1, 3), values
 
-def load(models: zoo.Zoo | None = None, name: str = "facemesh") -> FaceMesh:
-    """The default mesh network, or another with the same contract."""
-    return FaceMesh((models or zoo.Zoo()).open(name)[1])
+    @property
+    def _single(self) -> bool:
+        return isinstance(next(iter(self.model.inputs.values()))[0], int)
 
 
 def _settled(before: Face, after: Face) -> bool:
@@ -145,7 +161,13 @@ def _settled(before: Face, after: Face) -> bool:
     return float(np.abs(after.box - before.box).max()) <= 0.02 * max(size, 1.0)
 
 
-def _crop(face: Face) -> NDArray[np.float64]:
+def _crop(face: Face, size: int) -> geometry.Matrix:
+    centre, side, angle = upright(face)
+    return geometry.square_crop(centre, side * MARGIN, angle, size)
+
+
+def upright(face: Face) -> tuple[NDArray[np.float64], float, float]:
+    """Centre, larger side and tilt of a face, from its mesh if it has one, else from its box."""
     if face.mesh is None:
         angle = roll(face.points)
         centre = (face.box[:2] + face.box[2:]) / 2
@@ -157,4 +179,4 @@ def _crop(face: Face) -> NDArray[np.float64]:
         low, high = turned.min(0), turned.max(0)
         centre = np.array([[c, -s], [s, c]]) @ ((low + high) / 2)
         side = float((high - low).max())
-    return geometry.square_crop(centre, max(side, 4.0) * MARGIN, angle, SIZE)
+    return np.asarray(centre, np.float64), max(side, 4.0), angle
