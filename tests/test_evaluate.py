@@ -149,11 +149,18 @@ def test_a_face_that_is_not_swapped_is_lost_and_not_measured(measured):
 def test_a_blink_is_kept_by_who_keeps_the_eyes(swapper, clip, people, monkeypatch):
     target = targets.look_through(clip, swapper, 2)
     with_blink = replace(target, blinks=(target.places[0],))
-    (kept,) = measuring.measure(with_blink, people[:1], {"a": nothing}, swapper).samples.values()
-    assert (kept.blinks, kept.kept) == (1, 0)  # these eyes are open
-    monkeypatch.setattr(measuring, "_opening_of", lambda *_: 0.1)
-    (kept,) = measuring.measure(with_blink, people[:1], {"a": nothing}, swapper).samples.values()
-    assert (kept.blinks, kept.kept) == (1, 1)
+
+    def looked() -> tuple[int, int]:
+        measured = measuring.measure(with_blink, people[:1], {"a": nothing}, swapper)
+        (found,) = measured.samples.values()
+        return found.blinks, found.kept
+
+    assert looked() == (0, 0)  # these eyes are open, in the original too
+    monkeypatch.setattr(measuring, "_opening", lambda *_: 0.1)
+    assert looked() == (1, 1)
+    openings = iter((0.1, 100.0))  # of the original, of the swapped
+    monkeypatch.setattr(measuring, "_opening", lambda *_: next(openings))
+    assert looked() == (1, 0)
 
 
 # --- Choosing frames ----------------------------------------------------------------------------

@@ -227,3 +227,32 @@ def test_a_profile_is_not_painted_and_half_a_turn_is():
     assert [mask.facing(turned(d)) for d in (0, 30, -43)] == [1, 1, 1]
     assert mask.facing(turned(55)) == mask.facing(turned(-55)) == 0
     assert 1 > mask.facing(turned(46)) > mask.facing(turned(50)) > 0
+
+
+def lids_at(mesh, left: float, right: float):
+    """The mesh with its eyes open by shares of how far they are open."""
+    out = mesh.copy()
+    for ring, share in ((landmarks.LEFT_EYE, left), (landmarks.RIGHT_EYE, right)):
+        ring = list(ring)
+        middle = out[ring, 1].mean()
+        out[ring, 1] = middle + (out[ring, 1] - middle) * share
+    return out
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "shut"),
+    [(1, 1, (0, 0)), (0.5, 0.5, (1, 1)), (0.4, 1.0, (1, 0)), (0.4, 0.75, (1, 1))],
+    ids=["open", "shut", "a wink", "a blink of which the mesh sees one eye half"],
+)
+def test_lids_are_shut_by_how_open_these_eyes_usually_are(left, right, shut):
+    mesh = synthetic.mesh((64, 64), 100)
+    usual = landmarks.eye_opening(mesh)
+    found = mask.shut_eyes(lids_at(mesh, left, right), 128, usual)
+    for ring, wanted in zip((landmarks.LEFT_EYE, landmarks.RIGHT_EYE), shut, strict=True):
+        x, y = mesh[list(ring), :2].mean(0).round().astype(int)
+        assert found[y, x] == pytest.approx(wanted, abs=0.03)
+
+
+def test_narrow_eyes_are_not_shut():
+    narrow = lids_at(synthetic.mesh((64, 64), 100), 0.6, 0.6)
+    assert mask.shut_eyes(narrow, 128, landmarks.eye_opening(narrow)).max() == 0

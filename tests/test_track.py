@@ -451,3 +451,13 @@ def test_a_real_still_scene_is_detected_now_and_then(footage: Path):
     assert lefts == sorted(lefts)
     for number, box in seen[0].items():
         assert np.abs(seen[-1][number] - box).max() < 0.05 * np.ptp(box[1::2])
+
+
+def test_the_usual_opening_of_eyes_is_learnt_and_a_blink_is_left_out():
+    usual = np.array([0.24, 0.24], np.float32)
+    for _ in range(200):
+        usual = track._usual(usual, np.array([0.17, 0.34], np.float32))
+    np.testing.assert_allclose(usual, [0.17, 0.34], atol=0.005)
+    for _ in range(5):
+        usual = track._usual(usual, np.array([0.05, 0.05], np.float32))
+    np.testing.assert_allclose(usual, [0.17, 0.34], atol=0.01)

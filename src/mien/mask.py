@@ -105,25 +105,35 @@ def features(mesh: Floats, side: int) -> Floats:
     return np.asarray(cv2.GaussianBlur(grown, (0, 0), 1.5), np.float32) * np.float32(1 / 255)
 
 
-def shut_eyes(mesh: Floats, side: int) -> Floats:
+LIDS: Final = (0.24, 0.24)
+"""Opening of eyes, height over width, of somebody of whom nothing is known."""
+
+
+def shut_eyes(mesh: Floats, side: int, usual: tuple[float, float] = LIDS) -> Floats:
     """Where lids are, as far as they are shut; ``(side, side)`` float32 0..1.
 
     Args:
         mesh: ``(468+, 3)`` in cells of a square grid, eyes level.
         side: Of the grid.
+        usual: Opening of the left and the right eye when they are open. Narrow eyes are not shut,
+            and of a small or blurred face the mesh never shuts the eyes quite.
     """
     out = np.zeros((side, side), np.float32)
-    for ring, opening in zip((LEFT_EYE, RIGHT_EYE), eye_opening(mesh), strict=True):
-        x = min(max((0.19 - opening) / 0.08, 0.0), 1.0)
+    left, right = (o / u for o, u in zip(eye_opening(mesh), usual, strict=True))
+    for ring, open_, other_open in ((LEFT_EYE, left, right), (RIGHT_EYE, right, left)):
+        # Lids shut in pairs: with the other eye shut, one that seems half open is not. A wink is
+        # told by an eye that is wide open.
+        start = 0.8 + 0.17 * min(max((0.8 - other_open) / 0.2, 0.0), 1.0)
+        x = min(max((start - open_) / 0.2, 0.0), 1.0)
         if x == 0:
             continue
         corner, other = mesh[ring[0], :2], mesh[ring[8], :2]
-        middle, wide = (corner + other) / 2, float(np.hypot(*(other - corner)))
+        middle, width = (corner + other) / 2, float(np.hypot(*(other - corner)))
         angle = float(np.degrees(np.arctan2(*(other - corner)[::-1])))
         eye = np.zeros((side, side), np.uint8)
-        centre = (float(middle[0]), float(middle[1] - 0.04 * wide))
-        cv2.ellipse(eye, (centre, (1.25 * wide, 0.6 * wide), angle), 255, cv2.FILLED)
-        soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * wide + 0.5), np.float32)
+        centre = (float(middle[0]), float(middle[1] - 0.04 * width))
+        cv2.ellipse(eye, (centre, (1.25 * width, 0.6 * width), angle), 255, cv2.FILLED)
+        soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * width + 0.5), np.float32)
         out = np.maximum(out, soft * np.float32(x * x * (3 - 2 * x) / 255))
     return out
 

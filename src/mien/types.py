@@ -88,6 +88,8 @@ class Face:
         mesh_score: Landmark network's own confidence that this is a face, 0..1.
         track: Number that stays with the person while in view; None before tracking.
         embedding: ``(512,)`` float32, unit length; only when asked for.
+        lids: Opening of the left and the right eye, height over width, as it usually is in this
+            track; None before tracking.
         memory: What a generator keeps of this track from frame to frame, put there by the stream,
             which owns it; None in a still.
     """
@@ -99,6 +101,7 @@ class Face:
     mesh_score: float = 0.0
     track: int | None = None
     embedding: Floats | None = None
+    lids: tuple[float, float] | None = None
     memory: dict[Any, Any] | None = None
 
 

@@ -158,6 +158,15 @@ def measure(
         before = None if target.still else (images[i - 1], target.faces[i - 1])
         places.append(place_of(swapper, images[i], target.faces[i], before))
     angle = float(np.median([quality.typology_angle(p.image, mesh_of(p.fitted)) for p in places]))
+    # Only what the fit to a single frame sees shut in the original can be asked of a swap.
+    usual_of_original = float(
+        np.median([quality.eye_openings(mesh_of(p.fitted)).mean() for p in places])
+    )
+    blinks = [
+        i
+        for i in target.blinks
+        if quality.blink_kept(_opening(swapper, images[i], target.faces[i]), usual_of_original)
+    ]
     gallery = np.stack([identity.embedding for identity in identities])
     samples: dict[tuple[str, int], Samples] = {}
     shown: dict[tuple[str, int], Shown] = {}
@@ -180,7 +189,7 @@ def measure(
                 if (name, number) not in shown:
                     mesh = mesh_of(place.fitted)
                     shown[name, number] = Shown(place.crop, quality.view(image, mesh))
-            for i in target.blinks if usual else ():
+            for i in blinks if usual else ():
                 shut = _opening_of(images[i], target.faces[i], identity, generate, swapper)
                 if shut is not None:
                     mine.blinks += 1
@@ -262,8 +271,12 @@ def _opening_of(
     swapped, patches = swap(image, face, identity, generate)
     if not any(patch.mask.any() for patch in patches):
         return None
-    mesh = mesh_of(refit(swapper, swapped, face))
-    return float(quality.eye_openings(mesh).mean())
+    return _opening(swapper, swapped, face)
+
+
+def _opening(swapper: Swapper, image: Image, face: Face) -> float:
+    """Mean eye opening of a face in a single picture."""
+    return float(quality.eye_openings(mesh_of(refit(swapper, image, face))).mean())
 
 
 def swap(

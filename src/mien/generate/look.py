@@ -62,6 +62,7 @@ def look(  # noqa: PLR0917
     occluded: Floats | None = None,
     strength: float = 1.0,
     eyes: bool = False,
+    lids: tuple[float, float] = mask.LIDS,
 ) -> Look:
     """Warp and light a portrait, and gather what the network sees.
 
@@ -75,6 +76,7 @@ def look(  # noqa: PLR0917
         occluded: ``(128, 128)`` float32 0..1, what is in front of the target's face.
         strength: Of the identity, 0..1.
         eyes: Keep the target's eyes.
+        lids: How far the target's eyes are usually open, see :func:`mien.mask.shut_eyes`.
     """
     flow = motion.through(cover, texture_mesh)
     painted = mesh_.warp(texture, flow.lookup)
@@ -83,7 +85,7 @@ def look(  # noqa: PLR0917
     if occluded is not None:
         free *= np.float32(1) - occluded
     # A blink is the target's: lids drawn shut out of open ones look half open.
-    free *= np.float32(1) - mask.shut_eyes(mesh, crop.shape[0])
+    free *= np.float32(1) - mask.shut_eyes(mesh, crop.shape[0], lids)
     points = mesh[list(mask.SKIN), :2]
     theirs = mask.skin(crop, points)
     ours = (

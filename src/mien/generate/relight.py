@@ -21,7 +21,7 @@ from mien.errors import UsageError
 from mien.generate import light
 from mien.generate import mesh as mesh_
 from mien.generate.look import Look, look, settle
-from mien.types import Faces, Floats, Frame, Identity, Image, Patch, Portrait, Rect
+from mien.types import Face, Faces, Floats, Frame, Identity, Image, Patch, Portrait, Rect
 
 CROP: Final = Rect(0, 0, motion.CROP, motion.CROP)
 
@@ -169,7 +169,7 @@ class RelightGenerator:
                 held = None if face.memory is None else face.memory.setdefault(identity, Held())
                 patches += [
                     patch if patch.surround else replace(patch, face=face)
-                    for patch in self._one(frame, face.mesh, known, held)
+                    for patch in self._one(frame, face, face.mesh, known, held)
                 ]
         return patches
 
@@ -199,7 +199,9 @@ class RelightGenerator:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return np.asarray(cv2.warpAffine(found, aligned, size, flags=flags), np.float32)
 
-    def _one(self, frame: Frame, points: Floats, known: Prepared, held: Held | None) -> list[Patch]:
+    def _one(
+        self, frame: Frame, face: Face, points: Floats, known: Prepared, held: Held | None
+    ) -> list[Patch]:
         height, width = frame.image.shape[:2]
         patches = []
         facing = mask.facing(points)
@@ -229,7 +231,7 @@ class RelightGenerator:
         seen = look(
             crop, cover, in_crop, paint.levels[small], paint.own[small],
             paint.mesh * np.float32(0.5**small), occluded=occluded,
-            strength=self.options.strength, eyes=eyeballs is None,
+            strength=self.options.strength, eyes=eyeballs is None, lids=face.lids or mask.LIDS,
         )  # fmt: skip
         lit = self._light(seen, crop)
         if held is not None:
