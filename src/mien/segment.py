@@ -34,7 +34,7 @@ REGIONS: Final[dict[str, tuple[int, ...]]] = {
     "ears": (7, 8),
     "lips": (12, 13),
 }
-"""Region → the classes in it. Sides are left out: publishers disagree on whose left is meant."""
+"""Region → the classes in it; left and right go together."""
 
 BLUR: Final = 5 / 256
 """Standard deviation, as share of the crop, by which masks are softened."""
