@@ -46,6 +46,8 @@ class Settings(BaseModel):
         mask: Mask networks that keep patches off what is no face.
         enhance: Enhancer of swapped faces, or ``none``.
         upscale: Upscaler of frames, or ``none``.
+        fused: Crop, generator, colours and pasting as one graph; ``auto`` measures on a GPU which
+            way is faster, and leaves it on the processor, where it is slower.
         white_balance: Remove the colour cast of portraits.
         similarity: Cosine from which a face is the person of a reference photo; None takes the
             embedder's own.
@@ -74,6 +76,7 @@ class Settings(BaseModel):
     mask: tuple[str, ...] = ()
     enhance: str = "none"
     upscale: str = "none"
+    fused: bool | Literal["auto"] = "auto"
     white_balance: bool = False
     similarity: float | None = Field(None, ge=-1, le=1)
     encoder: str | None = None

@@ -99,6 +99,10 @@ def swap(  # noqa: PLR0917
     upscale: Annotated[
         str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
     ] = None,
+    fused: Annotated[
+        bool | None,
+        typer.Option("--fused/--no-fused", help="Face path as one graph; default: if faster."),
+    ] = None,
     detector: Detector = None,
     landmarks: Landmarks = None,
     embedder: Embedder = None,
@@ -139,6 +143,7 @@ def swap(  # noqa: PLR0917
             mask=mask or None,
             enhance=enhance,
             upscale=upscale,
+            fused=fused,
             provider=provider,
             allow_fallback=allow_fallback or None,
             threads=threads,
@@ -177,6 +182,7 @@ def swap(  # noqa: PLR0917
             masks=settings.mask,
             enhancer=settings.enhance,
             upscaler=settings.upscale,
+            fused=settings.fused,
             models=zoo_of(settings),
         )
         place = which_of(source_face, "--source-face")
