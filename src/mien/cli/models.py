@@ -26,6 +26,7 @@ from mien.cli.options import (
     settings_of,
     zoo_of,
 )
+from mien.cli.quantize import quantize
 from mien.cli.terminal import Terminal, say
 from mien.errors import MienError, UsageError
 
@@ -37,6 +38,8 @@ app = typer.Typer(
     help="Models that do not come with mien: see, fetch, add, check and remove them.",
     no_args_is_help=True,
 )
+
+app.command()(quantize)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'mien models list' shows it.")]
 Names = Annotated[

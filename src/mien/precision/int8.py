@@ -115,13 +115,13 @@ def choose_int8(
     Args:
         source: fp32 graph, simplified.
         out: The ``.onnx`` file to write.
-        samples: Inputs as they come in use, at least four.
+        samples: Inputs as they come in use, a few dozen.
         methods: Of :data:`METHODS`.
 
     Raises:
         ModelError: There is nothing in it to quantise, or ONNX Runtime cannot.
     """
-    aside = list(samples[3::4])
+    aside = list(samples[3::4]) or list(samples)
     used = [s for i, s in enumerate(samples) if i % 4 != 3]
     full = runtime.load(source)
     last = last_layers(source)
