@@ -29,7 +29,7 @@ docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.test
-	$(BIN)/python scripts/bench.py $(ARGS)
+	$(BIN)/mien bench $(ARGS)
 
 demo: $(VENV)/.mien
 	@mkdir -p demo

@@ -229,11 +229,11 @@ class _Bench:
         # Without models there is nothing that a precision or a provider could change.
         chains = [Chain(NONE, "cpu", "fp32") if c.model == NONE else c for c in chains]
         self.chains = list(dict.fromkeys(chains))
-        if options.clip is None:
-            sizes = list(product(options.resolutions, options.faces))
-        else:
+        sizes, self.fps = list(product(options.resolutions, options.faces)), float(footage.FPS)
+        if options.clip is not None:
             with media.open_source(options.clip) as source:
                 sizes = [(Resolution(source.info.width, source.info.height), 0)]
+                self.fps = float(source.info.fps or footage.FPS)
         self.cases = [
             Case(chain, *size, streams)
             for chain, size, streams in product(self.chains, sizes, options.streams)
@@ -312,7 +312,7 @@ class _Bench:
         }
 
     def _call(self, task: Any, case: Case, frame: float) -> dict[str, Any]:
-        wanted = max(2, round(self.options.seconds * footage.FPS))
+        wanted = max(2, round(self.options.seconds * self.fps))
         frame *= max(case.faces, 1) * case.streams
         frames = min(wanted, max(2, int(WAIT / max(frame, 1e-3))))
         clip = self._clip(case, frames)
@@ -321,6 +321,7 @@ class _Bench:
         job = replace(
             self._job(task, case.chain),
             clip=clip,
+            end=None if self.options.clip is None else frames / self.fps,
             streams=case.streams,
             # As many as have thorough looks in their due share; of large ones fewer fit memory.
             frames=min(frames, 24 if large else 48),
@@ -432,7 +433,7 @@ def row(
         "others": _median(r["others"] for r in runs),
         "peak_mb": max(peaks) if peaks else None,
         "gpu": _drawn([r["gpu"] for r in runs], runs),
-        "processor": _drawn([r["rapl"] for r in runs], runs),
+        "cpu_power": _drawn([r["rapl"] for r in runs], runs),
         "start": starts,
     }
 

@@ -56,7 +56,7 @@ def table(report: dict[str, Any]) -> list[str]:
             "efficiency", "watts", "J/frame", "peak MB", "GPU MB")  # fmt: skip
     rows = []
     for run in report["runs"]:
-        power = run["gpu"] or run["processor"] or {}
+        power = run["gpu"] or run["cpu_power"] or {}
         rows.append(
             [
                 device(report, run),
@@ -66,7 +66,7 @@ def table(report: dict[str, Any]) -> list[str]:
                 run["resolution"],
                 "?" if not run["faces"] else str(run["faces"]),
                 str(run["streams"]),
-                shown(run["fps"], 1),
+                speed(run["fps"]),
                 f"{run['efficiency']:.0%}",
                 shown(power.get("watts"), 1),
                 shown(power.get("joules_per_frame"), 2),
@@ -132,7 +132,7 @@ def title(run: dict[str, Any]) -> str:
 def judged(run: dict[str, Any]) -> str:
     """How near a combination comes to the speed that its stages allow."""
     return (
-        f"{run['fps']:.1f} fps of {run['bound_fps']:.1f} possible ({run['efficiency']:.0%}); the "
+        f"{speed(run['fps'])} fps of {speed(run['bound_fps'])} possible ({run['efficiency']:.0%}); the "
         f"slowest stage, {run['slowest']}, is {run['slowest_share']:.0%} of all stages' time"
     )
 
@@ -144,7 +144,7 @@ def surroundings(report: dict[str, Any]) -> str:
     memory = f", {m['memory_gb']:.0f} GB" if m["memory_gb"] else ""
     others = [r["others"] for r in report["runs"] if r["others"] is not None]
     beside = f"; others used up to {max(others):.0%} of the processors" if others else ""
-    footage = settings["input"] or f"drawn footage of {settings['seconds']:g} s"
+    footage = f"{settings['input'] or 'Drawn footage'}, {settings['seconds']:g} s"
     encoder = " ".join(w for w in (settings["encoder"], settings["preset"]) if w)
     return (
         f"{m['processor']}, {whole(m['cores'])} cores{memory}; {gpu}{m['system']}; Python "
@@ -203,7 +203,7 @@ def _figures(run: dict[str, Any]) -> Iterator[tuple[str, float | None]]:
     for name, alone in run["alone"].items():
         yield f"{name} alone, ms", alone["ms"]
     yield "peak memory, MB", run["peak_mb"]
-    for what in ("gpu", "processor"):
+    for what in ("gpu", "cpu_power"):
         for key, value in (run[what] or {}).items():
             yield f"{what} {key}", value
     for which in ("cold", "cached"):
@@ -222,6 +222,11 @@ def change_lines(report: dict[str, Any], old: dict[str, Any]) -> list[str]:
     if report["machine"]["processor"] != old["machine"]["processor"]:
         lines.append(f"the earlier report is of another processor: {old['machine']['processor']}")
     return lines
+
+
+def speed(fps: float) -> str:
+    """Frames a second with three digits or so."""
+    return f"{fps:.1f}" if fps >= 10 else f"{fps:.2f}"
 
 
 def shown(value: float | None, digits: int) -> str:
@@ -277,10 +282,10 @@ def plot(report: dict[str, Any]) -> str:
         y = 36 + i * (bar + gap)
         out.append(_text(left - 8, y + 13, title(run), anchor="end"))
         scale = span / max(fastest, *(r["bound_fps"] for r in runs))
-        out.append(_bar(left, y, run["fps"] * scale, bar, COLOURS[1], f"{run['fps']:.1f} fps"))
+        out.append(_bar(left, y, run["fps"] * scale, bar, COLOURS[1], f"{speed(run['fps'])} fps"))
         x = left + run["bound_fps"] * scale
         out.append(f'<path d="M{x:.1f} {y - 3}v{bar + 6}" stroke="#333" stroke-width="2"/>')
-        out.append(_text(x + 6, y + 13, f"{run['fps']:.1f} ({run['efficiency']:.0%})"))
+        out.append(_text(x + 6, y + 13, f"{speed(run['fps'])} ({run['efficiency']:.0%})"))
     top = block + 20
     out.append(_text(10, top, "Milliseconds a frame of each stage, measured alone", weight=600))
     for i, run in enumerate(runs):

@@ -46,6 +46,7 @@ class Job:
         generator: As for :func:`mien.pipeline.load`, or ``none``.
         models: Where models come from and run.
         clip: Footage; not read for ``start``.
+        end: Seconds of it that are used; None for all.
         size: Width and height of the one frame of ``start``.
         streams: Videos at a time, each with its own state, all with the same models.
         workers: Frames of a stream painted at a time.
@@ -57,6 +58,7 @@ class Job:
     generator: str
     models: zoo.Zoo
     clip: Path = Path()
+    end: float | None = None
     size: tuple[int, int] = (1920, 1080)
     streams: int = 1
     workers: int = 1
@@ -182,7 +184,10 @@ def alone(job: Job) -> dict[str, Any]:
     ready = chain(job, load(job))
     times, mark = Samples(), Marker(consent=CONSENT)
     stream = ready.stream(times)
-    with TemporaryDirectory(prefix="mien-bench-") as folder, media.open_source(job.clip) as source:
+    with (
+        TemporaryDirectory(prefix="mien-bench-") as folder,
+        media.open_source(job.clip, end=job.end) as source,
+    ):
         frames, decoding = _decoded(source, job.frames)
         ready.warm(frames[0])
         for frame in frames:
@@ -224,7 +229,7 @@ def run(job: Job) -> dict[str, Any]:
     """All at once, as a user's job runs: speed, every sample, memory and power."""
     gpu = Gpu()  # before the models, whose memory counts
     ready = chain(job, load(job))
-    with media.open_source(job.clip) as source:
+    with media.open_source(job.clip, end=job.end) as source:
         ready.warm(next(iter(source)))
     videos = [_Video(job, ready) for _ in range(job.streams)]
     rapl, busy = Rapl(), machine.Busy()
@@ -273,7 +278,7 @@ class _Video(threading.Thread):
         try:
             with (
                 TemporaryDirectory(prefix="mien-bench-") as folder,
-                media.open_source(job.clip) as source,
+                media.open_source(job.clip, end=job.end) as source,
                 media.open_sink(
                     Path(folder) / "out.mp4", source, options=job.options, metadata=mark.metadata()
                 ) as sink,
