@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from mien import runtime, zoo
-from mien.errors import ModelError, ModelNotFound, Refused, UsageError
+from mien.errors import MediaError, ModelError, ModelNotFound, Refused, UsageError
 from mien.zoo import contract, own, pins
 
 FACE = (1, 3, 128, 128)
@@ -397,6 +397,19 @@ def test_a_name_with_quotes_in_its_licence(models, swapper):
     assert zoo.Zoo.at(models.folder).find("mine").licence == text
 
 
+def test_a_folder_that_is_none(models, swapper, pinning, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MediaError, match="file/models: cannot be made"):
+        zoo.add(
+            zoo.Zoo.at(tmp_path / "file" / "models"), swapper, like="inswapper_128", name="mine"
+        )
+    card, file = pinning
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ModelError, match=r"ghost_2_256\.onnx: cannot be read"):
+        pins.check(card, file, models.folder)
+
+
 # --- Cards -----------------------------------------------------------------------------------
 
 
@@ -468,6 +481,7 @@ def test_every_key_can_be_set(models):
         ("sha256 = 'abc'", "sha256: expected 64 hexadecimal digits"),
         ("sources = 'https://a'", "sources: expected a list of texts"),
         ("sources = ['file:///etc/passwd']", "sources: expected addresses that begin with https"),
+        ("sources = ['http://a/b']", "sources: http:// needs a sha256"),
         ("scale = 0", "scale: expected a number from 1 to 16"),
         ("file = '../../secret'", "file: expected a name in the folder of models, or a full path"),
         ("file = 'a/b.onnx'", "file: expected a name"),

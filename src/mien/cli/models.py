@@ -127,8 +127,12 @@ def pull(  # noqa: PLR0917
         done = []
         for card in _with_companions(zoo, [zoo.find(name) for name in names]):
             before = zoo.state(card)
-            with _bytes(terminal) as progress:
-                file = zoo.verify(card) if card.shipped else fetch(zoo, card, progress)
+            try:
+                with _bytes(terminal) as progress:
+                    file = zoo.verify(card) if card.shipped else fetch(zoo, card, progress)
+            except KeyboardInterrupt:
+                say(f"stopped; pull {card.name} again to go on")
+                return 1
             word = "fetched" if before == "missing" else "is here"
             terminal.say(f"{card.name}: {word}, {file} ({_licence(card)})")
             if not card.sha256:

@@ -12,7 +12,7 @@ from mien import runtime
 from mien.errors import ModelError, ModelNotFound, UsageError
 from mien.zoo import contract, own, pins
 from mien.zoo.card import ModelCard
-from mien.zoo.folder import write
+from mien.zoo.folder import make, write
 from mien.zoo.store import CARDS, Zoo
 
 
@@ -49,6 +49,7 @@ def add(
     Raises:
         UsageError: The name, the model that it is like or the file is none.
         ModelError: The file is no graph, or one of another kind.
+        MediaError: The folder cannot be written.
     """
     file = file.expanduser().absolute()
     if not file.is_file():
@@ -74,6 +75,7 @@ def add(
     del loaded
     values |= {"sha256": pins.digest(file), "bytes": file.stat().st_size}
     card = _card(values)
+    make(models.folder)
     if copy:
         _copy(models, file, kept, card)
     write(models.folder / "cards" / f"{name}.toml", own.to_toml(values))
@@ -132,7 +134,7 @@ def _side(model: runtime.Model) -> int:
 def _copy(models: Zoo, file: Path, kept: Path, card: ModelCard) -> None:
     """Copy a file so that it appears when it is whole and loads where it is to stay."""
     there = models.folder / "partial" / kept.name / "part.onnx"
-    there.parent.mkdir(parents=True, exist_ok=True)
+    make(there.parent)
     try:
         shutil.copyfile(file, there)
         if pins.digest(there) != card.sha256:

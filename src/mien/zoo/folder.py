@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mien.errors import MediaError
+
 
 def default_folder() -> Path:
     """Where the system keeps an application's data: ``~/.local/share/mien/models`` on Linux.
@@ -23,6 +25,18 @@ def default_folder() -> Path:
         # The specification says that a path that is not absolute counts as not set.
         data = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "share"
     return data / "mien" / "models"
+
+
+def make(folder: Path) -> None:
+    """Make a folder, and those that it is in.
+
+    Raises:
+        MediaError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot be made ({error.strerror})") from error
 
 
 def write(file: Path, text: str) -> None:

@@ -109,6 +109,8 @@ def card_of(given: dict[str, Any], known: Sequence[ModelCard]) -> ModelCard:
     card = replace(pattern, **(fresh | values))
     if not all(card.std) or (card.swap is not None and not all(card.swap.source_std)):
         raise ValueError("std: expected numbers other than 0")
+    if not card.sha256 and any(s.startswith("http://") for s in card.sources):
+        raise ValueError("sources: http:// needs a sha256, because nothing else protects the file")
     return card
 
 

@@ -22,9 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def pin_of(card: ModelCard, folder: Path) -> Path:

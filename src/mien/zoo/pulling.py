@@ -22,6 +22,7 @@ import pooch
 from mien.errors import ModelError, ModelNotFound, Refused, UsageError
 from mien.zoo import pins
 from mien.zoo.card import ModelCard
+from mien.zoo.folder import make
 from mien.zoo.store import Zoo
 
 if sys.platform != "win32":
@@ -57,6 +58,7 @@ def pull(
         Refused: The zoo is offline, or the licence forbids what it is for.
         ModelNotFound: No source gave the file.
         ModelError: What the sources gave is another file, or another file is there.
+        MediaError: The folder cannot be written.
     """
     models.allow(card)
     file = models.locate(card)
@@ -70,6 +72,7 @@ def pull(
         )
     _room(card, models.folder)
     partial = models.folder / "partial" / file.name
+    make(partial)
     wrong, gone = [], []
     for source in card.sources:
         try:
@@ -93,7 +96,6 @@ def _fetch(
     wait: float,
 ) -> None:  # fmt: skip
     """All that is unfinished lies in ``partial``; the file appears when it is whole and right."""
-    partial.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel(logging.ERROR)  # what there is to say, pull says
     downloader = _Resuming(card, partial / "part", file, progress, wait)
     try:
