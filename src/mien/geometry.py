@@ -321,22 +321,27 @@ def rasterise(
     at = row.astype(np.float32)
     low = np.full(len(row), -np.inf, np.float32)
     high = np.full(len(row), np.inf, np.float32)
-    turn = np.sign(area[keep])
+    x, y, turn = x[keep], y[keep], area[keep] > 0
     for a, b in ((0, 1), (1, 2), (2, 0)):
-        # Inside is where across·(y - y_a) - down·(x - x_a) has the sign of the area.
-        across = (turn * (x[keep, b] - x[keep, a]))[which]
-        down = (turn * (y[keep, b] - y[keep, a]))[which]
-        rise = across * (at - y[keep, a][which])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            border = x[keep, a][which] + rise / down
-        np.minimum(high, border, out=high, where=down > 0)
-        np.maximum(low, border, out=low, where=down < 0)
-        high[(down == 0) & (rise < 0)] = -np.inf
+        # An edge that leads down bounds the rows it crosses on the right, one that leads up on the
+        # left, or the other way around; a level one bounds no row that the triangle crosses.
+        down = y[:, b] - y[:, a]
+        slope = (x[:, b] - x[:, a]) / np.where(down == 0, np.float32(1), down)
+        start = x[:, a] - slope * y[:, a]
+        for bound, tighter, far, here in (
+            (high, np.minimum, np.inf, ((down > 0) == turn) & (down != 0)),
+            (low, np.maximum, -np.inf, ((down > 0) != turn) & (down != 0)),
+        ):
+            border = np.where(here, slope, 0).astype(np.float32).take(which)
+            border *= at
+            border += np.where(here, start, far).astype(np.float32).take(which)
+            tighter(bound, border, out=bound)
     first = np.ceil(np.clip(low - SLACK, 0, width)).astype(np.int32)
     after = np.floor(np.clip(high + SLACK, -1, width - 1)).astype(np.int32) + 1
-    span, column = _runs(first, np.maximum(after - first, 0))
+    count = np.maximum(after - first, 0)
     # NumPy assigns repeated indices in order: the last, nearest triangle stays.
-    out[row[span] * width + column] = order[keep][which[span]]
+    _, cell = _runs(first + row * width, count)
+    out[cell] = np.repeat(order[keep].take(which), count)
     return out.reshape(height, width)
 
 

@@ -228,16 +228,19 @@ def _mapped(
         start: Place of the first cell, likewise.
     """
     h, w = hit.shape
-    table = np.append(maps.reshape(-1, 6), elsewhere.reshape(1, 6), 0)
-    table = np.ascontiguousarray(table.T, np.float32)
+    table = np.append(maps, elsewhere[None], 0).astype(np.float32)
+    # x and y as one complex number: half the work of two.
+    a, b, c = np.ascontiguousarray(table.transpose(2, 0, 1)).view(np.complex64)[..., 0]
+    which = np.where(hit < 0, len(maps), hit).astype(np.intp)
     x = np.arange(w, dtype=np.float32) * np.float32(step) + np.float32(start)
     y = np.arange(h, dtype=np.float32)[:, None] * np.float32(step) + np.float32(start)
-    out = np.empty((h, w, 2), np.float32)
-    for c in (0, 1):
-        part = table[3 * c][hit] * x
-        part += table[3 * c + 1][hit] * y
-        np.add(part, table[3 * c + 2][hit], out=out[..., c])
-    return out
+    out = a.take(which)
+    out *= x
+    part = b.take(which)
+    part *= y
+    out += part
+    out += c.take(which)
+    return np.asarray(out.view(np.float32).reshape(h, w, 2), np.float32)
 
 
 def mirrored(cover: Cover) -> Floats:

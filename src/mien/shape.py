@@ -172,7 +172,6 @@ def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:
     cells = geometry.compose(bend.matrix, back)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     shift = cv2.warpAffine(bend.shift, cells, (side, side), flags=flags)
-    turned = shift @ aligned[:, :2].T.astype(np.float32)
-    lookup = np.dstack(np.meshgrid(np.arange(side), np.arange(side))).astype(np.float32) - turned
-    return np.asarray(cv2.remap(crop, lookup[..., 0], lookup[..., 1], cv2.INTER_LINEAR,
-                                borderMode=cv2.BORDER_REPLICATE), np.uint8)  # fmt: skip
+    turned = cv2.transform(shift, aligned[:, :2])
+    lookup = cv2.subtract(geometry.places(np.eye(2, 3), side, side), turned)
+    return geometry.sample(crop, np.asarray(lookup, np.float32))
