@@ -398,8 +398,8 @@ class Tracker:
         # Points of a second network lie a little beside the mesh's, by how much changes slowly.
         aside = face.points - five_points(face.mesh)
         before = aside if track.aside is None else track.aside
-        track.aside = aside = before + np.float32(ASIDE) * (aside - before)
-        points = five_points(mesh) + aside
+        track.aside = np.asarray(before + ASIDE * (aside - before), np.float32)
+        points = np.asarray(five_points(mesh) + track.aside, np.float32)
         track.lids = _usual(track.lids, np.array(eye_opening(mesh), np.float32))
         lids = float(track.lids[0]), float(track.lids[1])
         return replace(face, mesh=mesh, box=box, points=points, track=track.number, lids=lids)
