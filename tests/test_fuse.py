@@ -15,8 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import material
 import synthetic
-from mien import blend, fuse, generate, geometry, runtime, segment, zoo
+from mien import blend, fuse, generate, geometry, media, occlude, pipeline, runtime, segment, zoo
 from mien.errors import ModelError, UsageError
 from mien.fuse import paint
 from mien.generate import networks, swapping
@@ -322,6 +323,108 @@ def test_masks_of_other_networks_hold(folder):
     fused.paint(frame, outlines, NONE)
     assert (frame.image[:, 250:] == image[:, 250:]).all()
     assert np.abs(frame.image[:, :230].astype(int) - image[:, :230]).max() > 20
+
+
+# --- Real footage ---------------------------------------------------------------------------------
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("identity", [True, False], ids=["identity", "shift"])
+@pytest.mark.parametrize("name", ["portraits/lp_s1.jpg", "groups/t1.jpg"])
+def test_real_footage(name, identity, folder, footage, swapper):
+    make = replace(made_by(folder, "inswapper_128", identity=identity), occlude=occlude.load())
+    fused = fuse.load(make, folder)
+    image = media.read_image(footage / name)
+    stream = pipeline.Stream(replace(swapper, generate=make), still=True)
+    faces = stream.observe(Frame(image))
+    assert faces
+    for plan in (LAB, NONE):
+        frame, one = by_steps(make, image, faces, plan), as_one(fused, image, faces, plan)
+        assert changed(frame, image) > (2 if identity else 20)
+        assert apart(one, frame) <= LIMIT
+
+
+# --- In the pipeline ------------------------------------------------------------------------------
+
+
+def on_one_face(folder: Folder, swapper: pipeline.Swapper, **how):
+    make = made_by(folder, "inswapper_128")
+    fused = fuse.load(make, folder, **how)
+    pairs = [(face_at(make.network.card, (240, 180), 200, 0.3), WHO)]
+    return replace(swapper, generate=make, fused=fused), pairs
+
+
+def test_the_stream_paints_with_the_graph(folder, swapper):
+    swapper, pairs = on_one_face(folder, swapper)
+    swapper = replace(swapper, fused=replace(swapper.fused, model=Counted(swapper.fused.model)))
+    image = scene()
+    one = pipeline.Stream(swapper).render(Frame(image.copy()), pairs, LAB)
+    assert swapper.fused.model.runs == [1]
+    steps = pipeline.Stream(replace(swapper, fused=None)).render(Frame(image.copy()), pairs, LAB)
+    assert changed(one, image) > 20
+    assert apart(one, steps) <= LIMIT
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_stream_takes_the_faster_way(better, folder, swapper, monkeypatch):
+    swapper, pairs = on_one_face(folder, swapper, asked=False)
+    counted = Counted(swapper.fused.model)
+    swapper = replace(swapper, fused=replace(swapper.fused, model=counted))
+    trials = []
+
+    def faster(one, other):
+        one()
+        other()
+        trials.append(len(counted.runs))
+        return better
+
+    monkeypatch.setattr(fuse, "faster", faster)
+    stream, image = pipeline.Stream(swapper), scene()
+    frames = [stream.render(Frame(image.copy()), pairs, LAB) for _ in range(3)]
+    assert trials == [1], "one trial, before the first frame"
+    assert len(counted.runs) == (4 if better else 1)
+    assert all(changed(frame, image) > 20 for frame in frames)
+
+
+def test_a_plan_that_the_graph_cannot_do_goes_step_by_step_unless_asked(folder, swapper):
+    swapper, pairs = on_one_face(folder, swapper, asked=False)
+    plan, image = replace(LAB, blend="poisson"), scene()
+    assert changed(pipeline.Stream(swapper).render(Frame(image.copy()), pairs, plan), image) > 20
+    asked = replace(swapper, fused=replace(swapper.fused, asked=True))
+    with pytest.raises(UsageError, match="--fused goes with --blend soft"):
+        pipeline.Stream(asked).render(Frame(image.copy()), pairs, plan)
+
+
+def test_chosen_on_other_devices_only(folder):
+    make = made_by(folder, "inswapper_128")
+    assert fuse.chosen(make, folder, "auto") is None, "the processor is known to be slower"
+    assert fuse.chosen(make, folder, False) is None
+    assert fuse.chosen(make, folder, True).asked
+    # Stands in for a GPU, which loading would refuse here.
+    elsewhere = replace(folder, device=replace(folder.device, providers="cuda"))
+    assert fuse.chosen(generate.load("mesh"), elsewhere, "auto") is None
+
+
+def test_chosen_on_a_device_is_measured_later(folder, monkeypatch, caplog):
+    make = made_by(folder, "inswapper_128")
+    elsewhere = replace(folder, device=replace(folder.device, providers="cuda,cpu"))
+    load = runtime.load
+    monkeypatch.setattr(runtime, "load", lambda path, device, **how: load(path, **how))
+    assert not fuse.chosen(make, elsewhere, "auto").asked
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with caplog.at_level(logging.INFO, "mien.fuse"):
+        assert fuse.chosen(make, elsewhere, "auto") is None
+    assert "no graph of the whole face path: --fused writes a graph" in caplog.text
+
+
+def test_the_flag_says_what_it_is_for(tmp_path):
+    done = material.mien(
+        "swap", "-s", material.PORTRAIT, "-t", material.PHOTO, "-o", "out.png", "--fused",
+        "--consent", "synthetic", "--target-consent", "synthetic", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--fused is for published generators" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 # --- Graphs of all ages ---------------------------------------------------------------------------
