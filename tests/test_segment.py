@@ -203,6 +203,16 @@ def test_masks_are_multiplied():
     assert (segment.apply(patch, []).mask == 200).all()
 
 
+def test_beyond_its_crop_a_mask_says_what_its_rim_says():
+    eye = np.array([[1.0, 0, 0], [0, 1, 0]])
+    rim = np.zeros((8, 8), np.uint8)
+    rim[:, 4:] = 255
+    patch = Patch(np.zeros((8, 20, 3), np.uint8), np.full((8, 20), 200, np.uint8), eye)
+    found = segment.apply(patch, [FaceMask(rim, np.array([[1.0, 0, -6], [0, 1, 0]]))]).mask
+    assert (found[:, :10] == 0).all()  # the mask begins at 6
+    assert (found[:, 10:] == 200).all()
+
+
 def test_all_faces_are_one_batch_where_the_graph_allows_it(tmp_path, monkeypatch):
     runs = []
     call = runtime.Model.__call__
