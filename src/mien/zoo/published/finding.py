@@ -87,6 +87,7 @@ DETECTORS = (
         ),
         origin="deepcam-cn/yolov5-face, 2021, exported by yakhyo",
         sha256="eb244a06e36999db732b317c2b30fa113cd6cfc1a397eaf738f2d6f33c01f640",
+        bytes=11_021_477,
         licence="GPL-3.0",  # trained on WIDER FACE
         commercial=False,
         size=640,

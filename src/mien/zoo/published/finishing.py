@@ -54,6 +54,7 @@ ENHANCERS = (
         "codeformer", "codeformer", 512, "ffhq_512", "S-Lab-1.0 (non-commercial)",
         origin="sczhou, 2022",
         sha256="21710e7ab61c82683576c428e9c1b6fe1ed419586b7b39e394c3449c294b550f",
+        length=376_951_650,
     ),
     _restorer(
         "gpen_bfr_256", "gpen", 256, "arcface_128", _GPEN, origin="yangxy, 2021",
