@@ -134,7 +134,7 @@ def test_asking_for_cuda_without_one_is_status_1(examples: Path, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert f"provider '{name}' is not in this installation" in done.stderr
-    assert f"pip install {runtime.PROVIDERS[name].package}" in done.stderr
+    assert f"'{runtime.PROVIDERS[name].command}'" in done.stderr
     assert "Traceback" not in done.stderr
     done = subprocess.run(
         [*command, "--allow-fallback"], capture_output=True, text=True, check=False, timeout=60
@@ -169,6 +169,7 @@ class TestDevices:
         assert "{}" not in "".join(options.values())
         assert model.provider == name
         assert runtime.PROVIDERS[name].package in runtime.PROVIDERS[name].fix
+
 
     def test_directml_takes_one_run_at_a_time(
         self, graph: Path, tmp_path: Path, stand_in: StandIn, monkeypatch
@@ -416,3 +417,12 @@ class TestProfiles:
         path.write_text(content)
         with pytest.raises(ProviderError, match=r"run\.json"):
             placement.on_processor(path)
+
+
+def test_what_to_install_can_be_pasted_into_a_shell():
+    commands = {name: p.command for name, p in runtime.PROVIDERS.items()}
+    assert commands["cpu"] == "pip install onnxruntime"
+    assert commands["cuda"] == (
+        'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]"'
+    )
+    assert "on Windows: 'pip uninstall" in runtime.PROVIDERS["directml"].fix

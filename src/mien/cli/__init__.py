@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from mien import __version__
-from mien.cli import bench, evaluate, faces, models, swap
+from mien.cli import bench, doctor, evaluate, faces, models, swap
 from mien.cli.options import parse_map, parse_time
 from mien.cli.terminal import say
 
@@ -32,6 +32,7 @@ app.command("faces")(faces.list_faces)
 app.command(cls=evaluate.Lists)(evaluate.evaluate)
 app.add_typer(models.app)
 app.command()(bench.bench)
+app.command()(doctor.doctor)
 
 _WRONG_USE: Final = typer.BadParameter.__mro__[1]
 """What the parser raises for wrong flags; typer does not export it under its own name."""

@@ -6,6 +6,7 @@ and writes back only what was changed. Timestamps, sound and subtitles travel un
 
 from __future__ import annotations
 
+from mien.media.codecs import ENCODERS, encoders, versions
 from mien.media.images import MAX_PIXELS, read_image
 from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
 from mien.media.metadata import read_metadata
@@ -14,6 +15,7 @@ from mien.media.source import ImageSource, Source, VideoSource, open_source
 
 __all__ = [
     "CONTAINERS",
+    "ENCODERS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageSink",
@@ -26,10 +28,12 @@ __all__ = [
     "Temporary",
     "VideoSink",
     "VideoSource",
+    "encoders",
     "kind_of",
     "list_images",
     "open_sink",
     "open_source",
     "read_image",
     "read_metadata",
+    "versions",
 ]

@@ -35,7 +35,7 @@ def folder(setting: str) -> Path | None:
     """
     if setting == "off":
         return None
-    place = _usual() if setting == "auto" else Path(setting).expanduser()
+    place = usual() if setting == "auto" else Path(setting).expanduser()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if hasattr(os, "getuid"):
@@ -53,7 +53,7 @@ def folder(setting: str) -> Path | None:
     return place
 
 
-def _usual() -> Path:
+def usual() -> Path:
     """The cache folder of the platform's rules (XDG base directories on Linux)."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "mien"

@@ -46,14 +46,18 @@ class Provider:
     verify: tuple[str, ...] = ()
 
     @property
+    def command(self) -> str:
+        """What installs the build of ONNX Runtime that has it, in place of the ordinary one."""
+        if self.package == "onnxruntime":
+            return "pip install onnxruntime"
+        quoted = f'"{self.package}"' if "[" in self.package else self.package
+        return f"pip uninstall -y onnxruntime && pip install {quoted}"
+
+    @property
     def fix(self) -> str:
         """What to do where it is missing."""
-        where = f" on {self.system}" if self.system else ""
-        besides = f", and {self.needs}" if self.needs else ""
-        return (
-            f"{where + ': ' if where else ''}'pip uninstall -y onnxruntime && pip install "
-            f"{self.package}'{besides}"
-        ).strip()
+        where = f"on {self.system}: " if self.system else ""
+        return f"{where}'{self.command}'{f', and {self.needs}' if self.needs else ''}"
 
 
 PROVIDERS: Final[dict[str, Provider]] = {
