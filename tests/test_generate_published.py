@@ -182,11 +182,12 @@ def weights_of(contract: Contract, batch: Any) -> tuple[dict, np.ndarray]:
     target = {"target": [batch, 3, side, side]}
     if contract.source == "image":
         size = contract.source_size
-        ramp = np.linspace(0, 1, size * size).reshape(size, size)
-        return (
-            {"source": [batch, 3, size, size], **target},
-            np.stack([ramp, ramp[::-1] * 0.5, ramp.T * 0.3]) * 0.3,
-        )
+        # A few pixels each, near two corners: a picture cut elsewhere shows others there.
+        spots = np.zeros((3, size, size))
+        for channel, (x, y) in enumerate(((0.1, 0.2), (0.8, 0.1), (0.2, 0.9))):
+            row, column = int(y * size), int(x * size)
+            spots[channel, row : row + 2, column : column + 3] = 0.4 * size * size / 6
+        return {"source": [batch, 3, size, size], **target}, spots
     length = 12.0 if not contract.unit else 1.0
     return {**target, "source": [batch, 512]}, rng.normal(0, 0.1, (512, 3)) / length
 
@@ -738,8 +739,23 @@ def test_the_mask_covers_the_face_fades_at_its_outline_and_ends_before_the_crop(
 
     assert min(mask_at(v) for v in (1, 61, 291, 33, 263)) > 230  # nose, mouth, eyes
     assert mask_at(152) < 30  # the chin's edge
-    for edge in (patch.mask[0], patch.mask[-1], patch.mask[:, 0], patch.mask[:, -1]):
-        assert edge.max() == 0
+    # Without a mesh it is the crop alone that fades.
+    points = at(turned(0.7, 0.1, -100, -90), places(INSWAPPER))
+    (bare,) = made_by(Frame(scene()), [points], [person(ARCFACE_V2, 112)])
+    assert bare.mask[20:108, 20:108].min() == 255
+    for mask in (patch.mask, bare.mask):
+        for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1]):
+            assert edge.max() == 0
+
+
+@pytest.mark.parametrize("yaw", [-0.7, 0.7])
+def test_the_mask_of_a_turned_face_reaches_the_far_eye(yaw: float, folder: Folder):
+    made_by = generate.load(put(folder, INSWAPPER) + ":occlusion=off", folder)
+    mesh = synthetic.mesh((320, 240), 200, yaw=yaw)
+    (patch,) = made_by(Frame(scene()), [synthetic.face(mesh)], [person(ARCFACE_V2, 112)])
+    eyes = mesh[[159, 386], :2] @ patch.matrix[:, :2].T + patch.matrix[:, 2]
+    for x, y in np.round(eyes).astype(int):
+        assert patch.mask[y, x] > 100
 
 
 def test_what_is_in_front_of_the_face_stays(folder: Folder):

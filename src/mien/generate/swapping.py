@@ -15,7 +15,6 @@ import numpy as np
 from mien import geometry, mask, motion, occlude, zoo
 from mien.errors import UsageError
 from mien.generate import networks, sources
-from mien.landmarks import OVAL
 from mien.types import Face, Faces, Floats, Frame, Identity, Image, Patch
 from mien.zoo import ModelCard, options
 
@@ -187,7 +186,7 @@ class SwapGenerator:
         size = job.crop.shape[0]
         alpha = border(motion.CROP)
         if job.face.mesh is not None:
-            alpha *= oval(geometry.transform(_grid(job.matrix, size), job.face.mesh))
+            alpha *= inside(geometry.transform(_grid(job.matrix, size), job.face.mesh))
             alpha *= mask.facing(job.face.mesh)
         if seen is not None:
             alpha *= _own(seen)
@@ -255,8 +254,11 @@ def border(side: int) -> Floats:
     return np.asarray(ramp[:, None] * ramp, np.float32)
 
 
-def oval(mesh: Floats) -> Floats:
+def inside(mesh: Floats) -> Floats:
     """The inside of a face's outline, fading inward; ``(CROP, CROP)`` float32 0..1.
+
+    The outline is the convex hull of the surface: of a turned head the ring of vertices around
+    the face runs across the far cheek.
 
     Args:
         mesh: ``(468+, 3)`` in cells.
@@ -264,8 +266,9 @@ def oval(mesh: Floats) -> Floats:
     # With room around, so that an outline beyond the crop does not fade at its edge.
     room = motion.CROP // 2
     canvas = np.zeros((2 * motion.CROP, 2 * motion.CROP), np.uint8)
-    points = np.clip(mesh[list(OVAL), :2], -4 * motion.CROP, 5 * motion.CROP) + room
-    cv2.fillPoly(canvas, [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    points = np.clip(mesh[:468, :2], -4 * motion.CROP, 5 * motion.CROP) + room
+    outline = cv2.convexHull(np.round(points * 16).astype(np.int32))
+    cv2.fillPoly(canvas, [outline], 255, cv2.LINE_8, 4)
     distance = cv2.distanceTransform(canvas, cv2.DIST_L2, 3)
     height = max(float(np.hypot(*(mesh[152, :2] - mesh[10, :2]))), 1.0)
     ramp = np.clip(distance / np.float32(SOFT * height), 0, 1)
