@@ -16,7 +16,7 @@ from mien.bench import face, footage, machine, measuring, power, report, standin
 from mien.bench.figures import Alone, Spread, bound, intervals, middle, share, slowest
 from mien.bench.measuring import Case, Chain, Resolution, form_of
 from mien.cli.bench import numbers, words
-from mien.errors import MediaError, MienError, ModelError, UsageError
+from mien.errors import MediaError, MienError, ModelError, ProviderError, UsageError
 from mien.types import Frame
 
 # --- Formulas ---------------------------------------------------------------------------------
@@ -365,7 +365,6 @@ def test_lists():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"precisions": ["fp8"]}, "--precision 'fp8'"),
         ({"faces": [9]}, "--faces 9"),
         ({"streams": [0]}, "--streams 0"),
     ],
@@ -376,19 +375,18 @@ def test_wrong_options(wrong, named):
 
 
 def test_forms_of_a_precision():
-    models = zoo.Zoo()
-    mine = replace(zoo.find("occlude"), name="mine_fp16")
-    models = replace(models, cards=(*models.cards, mine))
+    """As ``mien swap --precision``: by the provider where it computes in it, else by weights."""
 
     def form(model, precision, provider="cpu"):
-        return form_of(Chain(model, provider, precision), models)
+        return form_of(Chain(model, provider, precision), runtime.CPU)
 
-    assert form("relight", "fp32") == ("relight", "auto")
-    assert form("relight:shape=0.3", "int8") == ("relight:shape=0.3,precision=int8", "auto")
-    assert form("mine:boost=2", "fp16") == ("mine_fp16:boost=2", "auto")
-    assert form("relight", "fp16", "tensorrt,cuda") == ("relight", "fp16")
-    with pytest.raises(UsageError, match="--precision fp16: there is no relight_fp16, and cpu"):
-        form("relight", "fp16")
+    assert form("relight", "int8") == ("relight", "int8", "auto")
+    assert form("relight", "fp16", "tensorrt,cuda") == ("relight", "fp32", "fp16")
+    assert form(standin.NAME, "fp16") == (f"{standin.NAME}_fp16", "fp32", "auto")
+    with pytest.raises(UsageError, match="--precision int8: inswapper-sized"):
+        form(standin.NAME, "int8")
+    with pytest.raises(ProviderError, match="'gpu' is unknown"):
+        form("relight", "fp32", "gpu")
 
 
 def test_a_process_that_dies_is_an_error(monkeypatch):
@@ -424,8 +422,8 @@ def test_a_run_reports_what_was_measured(done):
     assert len(done.report["runs"]) == 1
     run = done.report["runs"][0]
     assert {k: run[k] for k in report.KEY} == {
-        "model": "mesh", "provider": "cpu", "precision": "fp32", "resolution": "180p",
-        "faces": 1, "streams": 2,
+        "model": "mesh", "provider": "cpu", "precision": "fp32", "fused": "auto",
+        "resolution": "180p", "faces": 1, "streams": 2,
     }  # fmt: skip
     assert run["frames"] == 2 * 21, "every frame of both streams"
     assert run["faces_a_frame"] == 1
@@ -513,7 +511,7 @@ def test_provider_that_is_not_there(tmp_path):
     [
         (("--resolution", "1080x"), "--resolution '1080x'"),
         (("--input", "none.mp4"), "none.mp4"),
-        (("--precision", "fp16"), "--precision fp16"),
+        (("--precision", "fp8"), "--precision 'fp8'"),
     ],
 )
 def test_wrong_use(tmp_path, arguments, said):

@@ -9,20 +9,21 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from mien import errors, media, runtime, zoo
 from mien.bench import footage, machine, standin
 from mien.bench.figures import Alone, Spread, bound, middle, share, slowest
 from mien.bench.worker import NONE, Job
 from mien.errors import MienError, UsageError
+from mien.zoo.card import Precision
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,16 @@ Progress = Callable[[str, int, int], None]
 WAIT: Final = 20.0
 """Seconds that the frames of one round may take by estimate; slow models get fewer frames."""
 
-PRECISIONS: Final = ("fp32", "fp16", "int8")
+PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
 
 LINES: Final = {"4k": 2160, "8k": 4320}
 """Names of heights beside ``720p``."""
+
+
+Fused = Literal["auto", "on", "off"]
+"""Whether generator and blending are one graph; by the pipeline's own measure, always, never."""
+
+FUSED: Final[dict[str, bool | Literal["auto"]]] = {"auto": "auto", "on": True, "off": False}
 
 
 class Resolution(NamedTuple):
@@ -88,7 +95,9 @@ class Options:
         models: Generators by name, options included; ``none`` for decoding and encoding alone,
             ``inswapper-sized`` for a network of that size with random weights.
         providers: Execution providers; ``a,b`` in one entry for one session with both.
-        precisions: Of the generator.
+        precisions: Of the models.
+        fused: Whether generator and blending are one graph.
+        stages: What else :func:`mien.pipeline.load` is told: detector, masks, enhancer ….
         resolutions: Of drawn footage.
         faces: In drawn footage.
         streams: Videos at a time.
@@ -102,7 +111,9 @@ class Options:
 
     models: Sequence[str] = ("relight",)
     providers: Sequence[str] = ("cpu",)
-    precisions: Sequence[str] = ("fp32",)
+    precisions: Sequence[Precision] = ("fp32",)
+    fused: Sequence[Fused] = ("auto",)
+    stages: Mapping[str, Any] = field(default_factory=dict)
     resolutions: Sequence[Resolution] = (Resolution(1920, 1080),)
     faces: Sequence[int] = (1,)
     streams: Sequence[int] = (1,)
@@ -122,11 +133,6 @@ class Options:
             UsageError: Names the option.
             MediaError: The clip cannot be read.
         """
-        for precision in self.precisions:
-            if precision not in PRECISIONS:
-                raise UsageError(
-                    f"--precision {precision!r} is unknown; use {', '.join(PRECISIONS)}"
-                )
         for count in self.faces:
             if not 1 <= count <= footage.MOST:
                 raise UsageError(f"--faces {count}: expected 1 to {footage.MOST}")
@@ -142,7 +148,12 @@ class Chain(NamedTuple):
 
     model: str
     provider: str
-    precision: str
+    precision: Precision
+    fused: Fused = "auto"
+
+    def __str__(self) -> str:
+        fused = {"on": " fused", "off": " not fused"}.get(self.fused, "")
+        return f"{self.model} {self.provider} {self.precision}{fused}"
 
 
 class Case(NamedTuple):
@@ -156,46 +167,40 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         many = f" ×{self.streams}" if self.streams > 1 else ""
         who = "1 face" if self.faces == 1 else f"{self.faces} faces"
-        return f"{' '.join(self.chain)}, {self.resolution}, {who}{many}"
+        return f"{self.chain}, {self.resolution}, {who}{many}"
 
 
 class Form(NamedTuple):
-    """How a model is had in a precision.
+    """How a chain's models are had in its precision.
 
     Attributes:
         generator: Name by which it is loaded.
-        precision: Of the provider's arithmetic; ``auto`` is as the weights are.
+        weights: Precision of models, where there is one in it.
+        arithmetic: Precision of the provider; ``auto`` is as the weights are.
     """
 
     generator: str
-    precision: runtime.Precision = "auto"
+    weights: Precision = "fp32"
+    arithmetic: runtime.Precision = "auto"
 
 
-def form_of(chain: Chain, models: zoo.Zoo) -> Form:
-    """How a chain's generator is had in its precision.
+def form_of(chain: Chain, device: runtime.Device) -> Form:
+    """How a chain's models are had in its precision, as ``mien swap --precision`` has them.
 
-    Weights of that precision come first (``NAME_int8`` beside ``NAME``); without any a provider
-    that converts by itself does.
+    A provider that computes in it does so from the fp32 model; else weights are needed.
 
     Raises:
-        UsageError: Neither exists.
+        UsageError: The stand-in does not come in it.
+        ProviderError: A provider is unknown.
     """
-    name, precision = chain.model, chain.precision
-    kind, _, rest = name.partition(":")
-    if precision == "fp32":
-        return Form(name)
-    if kind == "relight" and precision == "int8":
-        return Form(f"relight:{rest},precision=int8" if rest else "relight:precision=int8")
-    wanted = f"{kind}_{precision}"
-    if any(card.name == wanted for card in models.cards):
-        return Form(f"{wanted}:{rest}" if rest else wanted)
-    providers = replace(models.device, providers=chain.provider).names()
-    if any(precision in runtime.PROVIDERS[p].precision for p in providers):
-        return Form(name, "fp16" if precision == "fp16" else "int8")
-    raise UsageError(
-        f"--precision {precision}: there is no {wanted}, and {chain.provider} cannot convert "
-        f"{kind} by itself"
-    )
+    names = replace(device, providers=chain.provider).names()
+    if any(chain.precision in runtime.PROVIDERS[name].precision for name in names):
+        return Form(chain.model, arithmetic=chain.precision)
+    if chain.model != standin.NAME:
+        return Form(chain.model, chain.precision)
+    if chain.precision == "int8":
+        raise UsageError(f"--precision int8: {standin.NAME} comes in fp32 and fp16")
+    return Form(standin.name_in(chain.precision))
 
 
 def measure(options: Options, progress: Progress | None = None) -> dict[str, Any]:
@@ -224,7 +229,9 @@ class _Bench:
         self.models = options.models_of
         chains = [
             Chain(*words)
-            for words in product(options.models, options.providers, options.precisions)
+            for words in product(
+                options.models, options.providers, options.precisions, options.fused
+            )
         ]
         # Without models there is nothing that a precision or a provider could change.
         chains = [Chain(NONE, "cpu", "fp32") if c.model == NONE else c for c in chains]
@@ -239,9 +246,9 @@ class _Bench:
             for chain, size, streams in product(self.chains, sizes, options.streams)
         ]
         self.cases = list(dict.fromkeys(self.cases))
-        self._add_stand_ins()
         # Found before anything is measured: a form that does not exist.
-        self.forms = {chain: form_of(chain, self.models) for chain in self.chains}
+        self.forms = {chain: form_of(chain, self.models.device) for chain in self.chains}
+        self._add_stand_ins()
         alone = {(c.chain, c.resolution, c.faces) for c in self.cases}
         starts = len(self.chains) * (1 + options.rounds)
         self.total = starts + (len(self.cases) + len(alone)) * options.rounds
@@ -249,12 +256,12 @@ class _Bench:
         self.clips: dict[tuple[Resolution, int, int], Path] = {}
 
     def _add_stand_ins(self) -> None:
-        wanted = {c.precision for c in self.chains if c.model == standin.NAME}
-        for precision in sorted(wanted):
-            if precision == "int8":
-                continue
-            made = standin.card(self.folder, "fp16" if precision == "fp16" else "fp32")
-            self.models = replace(self.models, cards=(*self.models.cards, made))
+        """Build the networks with random weights that are asked for."""
+        made = {form.generator for c, form in self.forms.items() if c.model == standin.NAME}
+        cards = [
+            standin.card(self.folder, p) for p in standin.PRECISIONS if standin.name_in(p) in made
+        ]
+        self.models = replace(self.models, cards=(*self.models.cards, *cards))
 
     def report(self) -> dict[str, Any]:
         before = machine.load_average()
@@ -303,7 +310,7 @@ class _Bench:
         )
         each = []
         for _ in range(1 + self.options.rounds):
-            self._say(f"{' '.join(chain)}: start")
+            self._say(f"{chain}: start")
             each.append(call(job))
         later = {key: median(e[key] for e in each[1:]) for key in each[0]}
         return {
@@ -333,16 +340,17 @@ class _Bench:
         device = replace(
             old,
             providers=chain.provider,
-            precision=form.precision,
+            precision=form.arithmetic,
             cache=old.cache if cache is None else cache,
         )
-        models = replace(self.models, device=device)
+        models = replace(self.models, device=device, precision=form.weights)
         if chain.model == standin.NAME:
             models = replace(models, folder=self.folder)  # what is noted of its file goes, too
         return Job(
             task,
             form.generator,
             models,
+            stages={**self.options.stages, "fused": FUSED[chain.fused]},
             workers=self.options.workers,
             options=self.options.sink,
         )

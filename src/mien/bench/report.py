@@ -11,8 +11,10 @@ from typing import Any, Final
 from mien.bench.machine import whole
 from mien.errors import UsageError
 
-KEY: Final = ("model", "provider", "precision", "resolution", "faces", "streams")
+KEY: Final = ("model", "provider", "precision", "fused", "resolution", "faces", "streams")
 """What makes two rows of two reports the same."""
+
+FUSED: Final = {"on": ", fused", "off": ", not fused"}
 
 COLOURS: Final = (
     "#4a6c8c", "#1b7f79", "#d1603d", "#5b5ea6", "#b8860b", "#7a8b3c", "#a3447f", "#777777",
@@ -52,7 +54,7 @@ def name_of(run: dict[str, Any]) -> str:
 
 def table(report: dict[str, Any]) -> list[str]:
     """One line for each combination, under a heading."""
-    head = ("device", "model", "precision", "framework", "size", "faces", "streams", "fps",
+    head = ("device", "model", "precision", "fused", "framework", "size", "faces", "streams", "fps",
             "efficiency", "watts", "J/frame", "peak MB", "GPU MB")  # fmt: skip
     rows = []
     for run in report["runs"]:
@@ -62,6 +64,7 @@ def table(report: dict[str, Any]) -> list[str]:
                 device(report, run),
                 name_of(run),
                 run["precision"],
+                run["fused"] if run["fused"] in FUSED else NO_FIGURE,
                 f"ONNX Runtime {report['machine']['onnxruntime']} {run['provider']}",
                 run["resolution"],
                 "?" if not run["faces"] else str(run["faces"]),
@@ -102,8 +105,8 @@ def stages(run: dict[str, Any]) -> list[str]:
 
 
 ORDER: Final = (
-    "decode", "track", "detect", "landmarks", "embed", "generate", "mask", "blend", "enhance",
-    "upscale", "mark", "encode",
+    "decode", "track", "detect", "landmarks", "embed", "generate", "mask", "blend", "fused",
+    "enhance", "upscale", "mark", "encode",
 )  # fmt: skip
 """Stages as frames meet them; those inside another follow it."""
 
@@ -115,7 +118,8 @@ def starts(report: dict[str, Any]) -> list[str]:
     rows = {}
     for run in report["runs"]:
         for which, words in (("cold", "first"), ("cached", "later")):
-            key = (name_of(run), run["provider"], run["precision"], words)
+            precision = run["precision"] + FUSED.get(run["fused"], "")
+            key = (name_of(run), run["provider"], precision, words)
             rows[key] = [*key, *(shown(run["start"][which][step], 2) for step in steps)]
     return aligned(head, list(rows.values()))
 
@@ -124,16 +128,15 @@ def title(run: dict[str, Any]) -> str:
     """A combination in a line."""
     faces = {0: "", 1: ", 1 face"}.get(run["faces"], f", {run['faces']} faces")
     streams = f", {run['streams']} streams" if run["streams"] > 1 else ""
-    return f"{name_of(run)}, {run['provider']}, {run['precision']}, {run['resolution']}" + (
-        f"{faces}{streams}"
-    )
+    chain = f"{name_of(run)}, {run['provider']}, {run['precision']}{FUSED.get(run['fused'], '')}"
+    return f"{chain}, {run['resolution']}{faces}{streams}"
 
 
 def judged(run: dict[str, Any]) -> str:
     """How near a combination comes to the speed that its stages allow."""
     return (
-        f"{speed(run['fps'])} fps of {speed(run['bound_fps'])} possible ({run['efficiency']:.0%}); the "
-        f"slowest stage, {run['slowest']}, is {run['slowest_share']:.0%} of all stages' time"
+        f"{speed(run['fps'])} fps of {speed(run['bound_fps'])} possible ({run['efficiency']:.0%}); "
+        f"the slowest stage, {run['slowest']}, is {run['slowest_share']:.0%} of all stages' time"
     )
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ IDENTITY: Final = 512
 BLOCKS: Final = 6
 
 Precision = Literal["fp32", "fp16"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 
 class Size(NamedTuple):
@@ -195,6 +196,11 @@ def size_of(model: Any) -> Size:
     return Size(macs, parameters)
 
 
+def name_in(precision: Precision) -> str:
+    """The name of its card in a precision."""
+    return NAME if precision == "fp32" else f"{NAME}_{precision}"
+
+
 def card(folder: Path, precision: Precision = "fp32") -> ModelCard:
     """Write the graph with its weights into a folder, and describe it like inswapper_128.
 
@@ -212,7 +218,7 @@ def card(folder: Path, precision: Precision = "fp32") -> ModelCard:
     assert like.swap is not None
     return replace(
         like,
-        name=NAME if precision == "fp32" else f"{NAME}_{precision}",
+        name=name_in(precision),
         file=str(path.absolute()),
         sources=(),
         precision=precision,

@@ -45,6 +45,7 @@ class Job:
             it; ``run``, everything at once.
         generator: As for :func:`mien.pipeline.load`, or ``none``.
         models: Where models come from and run.
+        stages: What else :func:`mien.pipeline.load` is told.
         clip: Footage; not read for ``start``.
         end: Seconds of it that are used; None for all.
         size: Width and height of the one frame of ``start``.
@@ -57,6 +58,7 @@ class Job:
     task: Literal["start", "alone", "run"]
     generator: str
     models: zoo.Zoo
+    stages: dict[str, Any] = field(default_factory=dict)
     clip: Path = Path()
     end: float | None = None
     size: tuple[int, int] = (1920, 1080)
@@ -125,12 +127,29 @@ class Chain:
         """State for one more video."""
         return (_Idle if self.idle else pipeline.Stream)(self.swapper, times=times)
 
+    def paint(self, stream: pipeline.Stream, frame: Frame) -> Frame:
+        """All that is done to a frame between decoding and the mark."""
+        faces = stream.observe(frame)
+        return stream.render(frame, stream.assign(faces, self.plan), self.plan, faces=faces)
+
     def warm(self, frame: Frame) -> None:
         """Do once, on a copy of a frame, what the first frame of a stream costs beyond others."""
-        stream = self.stream()
-        own = Frame(frame.image.copy(), frame.index, frame.pts, frame.time_base)
-        faces = stream.observe(own)
-        stream.render(own, stream.assign(faces, self.plan), self.plan)
+        self.paint(
+            self.stream(), Frame(frame.image.copy(), frame.index, frame.pts, frame.time_base)
+        )
+
+    def sink(
+        self, folder: Path, source: media.Source, mark: Marker, options: media.SinkOptions
+    ) -> media.Sink:
+        """A file in the folder, as large as frames become."""
+        enlarge, info = self.swapper.upscaler, source.info
+        return media.open_sink(
+            folder / "out.mp4",
+            source,
+            options=options,
+            metadata=mark.metadata(),
+            size=None if enlarge is None else enlarge.size(info.width, info.height),
+        )
 
 
 def load(job: Job) -> pipeline.Swapper:
@@ -138,7 +157,7 @@ def load(job: Job) -> pipeline.Swapper:
     if job.generator == NONE:
         nothing: Any = SimpleNamespace(quick=None, thorough=None)
         return pipeline.Swapper(nothing, nothing, nothing, nothing, {})
-    return pipeline.load(job.generator, models=job.models)
+    return pipeline.load(job.generator, models=job.models, **job.stages)
 
 
 def chain(job: Job, swapper: pipeline.Swapper) -> Chain:
@@ -190,17 +209,12 @@ def alone(job: Job) -> dict[str, Any]:
     ):
         frames, decoding = _decoded(source, job.frames)
         ready.warm(frames[0])
-        for frame in frames:
-            faces = stream.observe(frame)
-            stream.render(frame, stream.assign(faces, ready.plan), ready.plan)
+        painted = [ready.paint(stream, frame) for frame in frames]
         with times("mark"):
-            marked = [mark(frame) for frame in frames]
-        with times("encode"):
-            out = Path(folder) / "out.mp4"
-            words = mark.metadata()
-            with media.open_sink(out, source, options=job.options, metadata=words) as sink:
-                for one in marked:
-                    sink.write(one)
+            marked = [mark(frame) for frame in painted]
+        with times("encode"), ready.sink(Path(folder), source, mark, job.options) as sink:
+            for one in marked:
+                sink.write(one)
     count = len(frames)
     stages = {"decode": decoding}
     for name in times.wall:
@@ -279,9 +293,7 @@ class _Video(threading.Thread):
             with (
                 TemporaryDirectory(prefix="mien-bench-") as folder,
                 media.open_source(job.clip, end=job.end) as source,
-                media.open_sink(
-                    Path(folder) / "out.mp4", source, options=job.options, metadata=mark.metadata()
-                ) as sink,
+                self._ready.sink(Path(folder), source, mark, job.options) as sink,
             ):
                 self.report = pipeline.run(
                     *(source, sink, self._ready.stream(self.times), self._ready.plan, mark),

@@ -7,15 +7,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mien.cli.options import (
     AllowFallback,
     Config,
+    Detector,
+    Embedder,
     Json,
+    Landmarks,
     Licence,
     Overwrite,
     Quiet,
@@ -41,7 +45,13 @@ def bench(  # noqa: PLR0917
         str | None,
         typer.Option(metavar="NAME,…", help="cpu, cuda …; a+b is one session with both."),
     ] = None,
-    precision: Annotated[str, typer.Option(metavar="NAME,…", help="fp32, fp16, int8.")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Of models: fp32, fp16, int8.")
+    ] = None,
+    fused: Annotated[
+        str | None,
+        typer.Option(metavar="WORD,…", help="Face path as one graph: on, off, auto (if faster)."),
+    ] = None,
     resolution: Annotated[
         str | None, typer.Option(metavar="SIZE,…", help="720p, 1080p, 2160p, 640x360 …")
     ] = None,
@@ -59,6 +69,19 @@ def bench(  # noqa: PLR0917
     compare: Annotated[
         Path | None, typer.Option(metavar="BENCH.JSON", help="Say what changed since then.")
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
+    ] = None,
+    enhance: Annotated[
+        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
+    ] = None,
+    upscale: Annotated[
+        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
+    ] = None,
+    detector: Detector = None,
+    landmarks: Landmarks = None,
+    embedder: Embedder = None,
     workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,
     encoder: Annotated[str, typer.Option(help="libx264, h264_nvenc …")] = "libx264",
     preset: Annotated[
@@ -86,6 +109,12 @@ def bench(  # noqa: PLR0917
 
         settings = settings_of(
             config,
+            detector=detector,
+            landmarks=landmarks,
+            embedder=embedder,
+            mask=mask or None,
+            enhance=enhance,
+            upscale=upscale,
             threads=threads,
             workers=workers,
             licence=licence,
@@ -99,11 +128,21 @@ def bench(  # noqa: PLR0917
         chosen = words(models or settings.generator, "--models")
         if not re.fullmatch(r"[\w+-]+(,[\w+-]+)*", providers or "cpu"):
             raise UsageError(f"--providers {providers!r}: expected names, separated by commas")
+        together = "auto" if settings.fused == "auto" else "on" if settings.fused else "off"
         named = (providers or settings.provider.replace(",", "+")).split(",")
         options = measuring.Options(
             models=chosen,
             providers=[name.replace("+", ",") for name in named],
-            precisions=words(precision, "--precision"),
+            precisions=one_of(precision or settings.precision, "--precision", measuring.PRECISIONS),
+            fused=one_of(fused or together, "--fused", tuple(measuring.FUSED)),
+            stages={
+                "detector": settings.detector,
+                "landmarker": settings.landmarks,
+                "embedder": settings.embedder,
+                "masks": settings.mask,
+                "enhancer": settings.enhance,
+                "upscaler": settings.upscale,
+            },
             resolutions=[
                 measuring.Resolution.parse(word)
                 for word in words(resolution or "1080p", "--resolution")
@@ -148,6 +187,19 @@ def words(text: str, flag: str) -> list[str]:
     if not all(found):
         raise UsageError(f"{flag} {text!r}: expected words, separated by commas")
     return list(dict.fromkeys(found))
+
+
+def one_of(text: str, flag: str, known: Sequence[str]) -> Any:
+    """The words of a list, all of which are known.
+
+    Raises:
+        UsageError: One is not.
+    """
+    found = words(text, flag)
+    for word in found:
+        if word not in known:
+            raise UsageError(f"{flag} {word!r} is unknown; use {', '.join(known)}")
+    return found
 
 
 def numbers(text: str, flag: str) -> list[int]:
