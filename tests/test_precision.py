@@ -324,6 +324,39 @@ def test_models_open_in_the_precision_that_is_asked_for(tmp_path: Path):
     assert zoo.Zoo(cards=(*zoo.CARDS, own), precision="int8").choose("relight") == own
 
 
+def test_a_chain_says_what_it_runs_in(swapper):
+    from mien import pipeline
+
+    made = pipeline.load(models=zoo.Zoo(precision="int8"))
+    assert made.models["generate"] == ("relight_int8", "cpu")
+    assert made.models["landmarks"] == ("facemesh", "cpu")
+    assert made.generate.network.name == "relight_int8"
+    assert swapper.models["generate"] == ("relight", "cpu")
+    with pytest.raises(UsageError, match=r"--precision fp16: none of .*relight.*--to fp16"):
+        pipeline.load(models=zoo.Zoo(precision="fp16"))
+    with pytest.raises(UsageError, match="--precision int8: none of"):
+        pipeline.load("mesh", models=zoo.Zoo(precision="int8"))
+
+
+@pytest.mark.parametrize(
+    ("provider", "precision", "expected"),
+    [
+        ("cpu", "int8", ("auto", "int8")),
+        ("cuda", "fp16", ("auto", "fp16")),
+        ("tensorrt,cuda", "fp16", ("fp16", "fp32")),  # makes it of the fp32 model
+        ("tensorrt,cuda", "int8", ("int8", "fp32")),
+        ("openvino", "int8", ("auto", "int8")),
+        ("openvino", "fp32", ("auto", "fp32")),
+    ],
+)
+def test_who_computes_in_a_precision(provider, precision, expected):
+    from mien.cli.options import device_of, zoo_of
+    from mien.config import Settings
+
+    settings = Settings(provider=provider, precision=precision)
+    assert (device_of(settings).precision, zoo_of(settings).precision) == expected
+
+
 def test_fp16_of_the_zoo_has_its_original_behind_it(tmp_path: Path):
     simple = tmp_path / "s.onnx"
     precision.simplify(zoo.path(zoo.find("relight")), simple)
@@ -397,7 +430,9 @@ def test_quantise_keeps_file_card_report_and_table(monkeypatch, tmp_path, photos
     assert "times smaller" in said
     assert "overlap of masks (IoU)" in said
     names = {p.name for p in tmp_path.iterdir() if p.is_file()}
-    assert names == {f"occlude_int8.{end}" for end in ("onnx", "json", "calibration")}
+    # TensorRT's table is for the fp32 model, and looked for under its name.
+    table = "occlude.calibration.flatbuffers"
+    assert names == {"occlude_int8.onnx", "occlude_int8.json", table}
     report = json.loads((tmp_path / "occlude_int8.json").read_text())
     assert report["bytes"]["full"] > 2 * report["bytes"]["now"]
     assert report["measures"]["overlap of masks (IoU)"]["loss"] <= 0.5

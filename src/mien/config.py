@@ -35,6 +35,7 @@ class Settings(BaseModel):
         embedder: Card of what says who somebody is.
         provider: ONNX Runtime's execution providers, by mien's short names, joined by commas.
         allow_fallback: What should run there and does not is a warning instead of an error.
+        precision: Of models, where there is one in it or the provider computes in it.
         threads: Threads of each model; 0 chooses for the machine.
         cache: Folder for what is kept between starts; ``auto`` is the user's own, ``off`` none.
         models: Folder of models that do not come with mien; None takes the system's usual one.
@@ -65,6 +66,7 @@ class Settings(BaseModel):
     embedder: str = "faceres512"
     provider: str = "cpu"
     allow_fallback: bool = False
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
     threads: int = Field(0, ge=0, le=256)
     cache: str = "auto"
     models: Path | None = None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -115,7 +116,8 @@ def load(
         ModelError: A model's file is damaged or does not keep its contract.
         ProviderError: The provider is not there.
         Refused: A model's licence is not allowed.
-        UsageError: There can be no one graph of what was asked for.
+        UsageError: There can be no one graph of what was asked for, or no model of the chain is
+            there in the precision that the zoo has.
     """
     models = models or zoo.Zoo()
     where = models.device.providers
@@ -125,6 +127,12 @@ def load(
         "enhance": [] if enhancer == "none" else [enhancer],
         "upscale": [] if upscaler == "none" else [upscaler],
     }
+    finders = ["blazeface_full", "centerface"] if detector == detect.DEFAULT else [detector]
+    fitters = list(dict.fromkeys([landmarks.DEFAULT, landmarker]))
+    others = [embedder, generator, *chain.from_iterable(given.values())]
+    shown = _shown([*finders, *fitters, *others, *(["occlude"] * (kind == "relight"))], models)
+    if shown.get("occlude", "occlude") != "occlude":
+        shown[generator] += f"+{shown['occlude']}"
     keep_off = tuple(segment.load(name, models) for name in given["mask"])
     restore = [enhance.load(name, models) for name in given["enhance"]]
     enlarge = [upscale_.load(name, models) for name in given["upscale"]]
@@ -136,18 +144,15 @@ def load(
         embed=embed.load(models, embedder),
         generate=make,
         models={
-            "detect": (
-                "blazeface_full+centerface" if detector == detect.DEFAULT else detector,
-                where,
-            ),
-            "landmarks": (
-                landmarker if landmarker == landmarks.DEFAULT else f"facemesh+{landmarker}",
-                where,
-            ),
-            "embed": (embedder, where),
-            "generate": (generator, "cpu" if kind in ("mesh", "warp") else where),
+            "detect": ("+".join(shown[name] for name in finders), where),
+            "landmarks": ("+".join(shown[name] for name in fitters), where),
+            "embed": (shown[embedder], where),
+            "generate": (shown[generator], "cpu" if kind in ("mesh", "warp") else where),
             **{
-                stage: (", ".join(given[stage]), ", ".join({s.model.provider: 0 for s in stages}))
+                stage: (
+                    ", ".join(shown[name] for name in given[stage]),
+                    ", ".join({s.model.provider: 0 for s in stages}),
+                )
                 for stage, stages in added.items()
                 if stages
             },
@@ -158,6 +163,20 @@ def load(
         upscaler=enlarge[0] if enlarge else None,
         fused=fuse.chosen(make, models, fused),
     )
+
+
+def _shown(names: Sequence[str], models: zoo.Zoo) -> dict[str, str]:
+    """Names, with options behind them or not, and what is opened for each.
+
+    Raises:
+        UsageError: None of them is there in the precision that the zoo has.
+    """
+    cards = [name.partition(":")[0] for name in names]
+    used = models.chosen(cards)
+    return {
+        name: other + name[len(card) :]
+        for name, card, other in zip(names, cards, used, strict=True)
+    }
 
 
 class Times:

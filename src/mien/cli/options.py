@@ -40,6 +40,7 @@ Provider = Annotated[
 AllowFallback = Annotated[
     bool, typer.Option("--allow-fallback", help="Warn, not fail, where they run elsewhere.")
 ]
+Precision = Annotated[str | None, typer.Option(help="Of models: fp32, fp16 or int8.")]
 Threads = Annotated[int | None, typer.Option(help="Of each model; default: by the machine.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Licence = Annotated[
@@ -64,6 +65,7 @@ def device_of(settings: Settings) -> Device:
         settings.threads,
         allow_fallback=settings.allow_fallback,
         cache=settings.cache,
+        precision=settings.precision if _by_provider(settings) else "auto",
         sessions=1 + settings.workers,  # faces are followed beside the painting
     )
 
@@ -77,7 +79,16 @@ def zoo_of(settings: Settings) -> Zoo:
         device_of(settings),
         offline=settings.offline,
         commercial=settings.licence == "commercial",
+        precision="fp32" if _by_provider(settings) else settings.precision,
     )
+
+
+def _by_provider(settings: Settings) -> bool:
+    """Whether a provider computes in the precision itself, from the fp32 model."""
+    from mien.runtime import PROVIDERS, Device
+
+    names = Device(settings.provider).names() if settings.precision != "fp32" else ()
+    return any(settings.precision in PROVIDERS[name].precision for name in names)
 
 
 def parse_time(text: str) -> float:

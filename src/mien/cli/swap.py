@@ -23,6 +23,7 @@ from mien.cli.options import (
     Licence,
     Offline,
     Overwrite,
+    Precision,
     Provider,
     Quiet,
     Start,
@@ -87,7 +88,8 @@ def swap(  # noqa: PLR0917
         typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="What makes the face: relight, mesh, warp.")
+        str | None,
+        typer.Option(help="What makes the face: relight, mesh, warp, or a model of yours."),
     ] = None,
     mask: Annotated[
         list[str] | None,
@@ -108,6 +110,7 @@ def swap(  # noqa: PLR0917
     embedder: Embedder = None,
     provider: Provider = None,
     allow_fallback: AllowFallback = False,
+    precision: Precision = None,
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
@@ -146,6 +149,7 @@ def swap(  # noqa: PLR0917
             fused=fused,
             provider=provider,
             allow_fallback=allow_fallback or None,
+            precision=precision,
             threads=threads,
             offline=offline or None,
             licence=licence,

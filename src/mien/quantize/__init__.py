@@ -24,6 +24,7 @@ from mien.errors import MediaError, ModelError, UsageError
 from mien.precision import Difference, Sample
 from mien.quantize import keeping, measures, recording
 from mien.quantize.measures import Footage, Loss
+from mien.runtime.session import CALIBRATION
 from mien.types import Frame, Identity
 
 __all__ = ["LIMIT", "Loss", "Result", "quantize", "table"]
@@ -147,13 +148,14 @@ def quantize(
             "bytes": {"full": source.stat().st_size, "now": made.stat().st_size}, **report,
         }  # fmt: skip
         _refuse(report, name, limit)
-        files = {".onnx": made, ".json": Path(folder) / "report.json"}
-        files[".json"].write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        files = {file: made, file.with_suffix(".json"): Path(folder) / "report.json"}
+        files[file.with_suffix(".json")].write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         if to == "int8":
-            files[".calibration"] = Path(folder) / "table"
-            precision.write_table(
-                precision.ranges(simple, seen, how["method"]), files[".calibration"]
-            )
+            # TensorRT takes the fp32 model and looks for the table beside it.
+            beside = source.parent if source.parent == models.folder else file.parent
+            table_file = beside / (source.stem + CALIBRATION)
+            files[table_file] = Path(folder) / "table"
+            precision.write_table(precision.ranges(simple, seen), files[table_file])
         content = made.read_bytes()
         own = replace(
             card, name=new, file=file.name if file.parent == models.folder else str(file),

@@ -33,12 +33,12 @@ def check_place(file: Path, models: zoo.Zoo, name: str, *, overwrite: bool) -> N
 
 
 def keep(
-    made: Mapping[str, Path], file: Path, card: zoo.ModelCard, models: zoo.Zoo
+    made: Mapping[Path, Path], file: Path, card: zoo.ModelCard, models: zoo.Zoo
 ) -> zoo.ModelCard:
     """Move files to their places and write the card.
 
     Args:
-        made: Suffix → file; ``.onnx`` is the model itself, the others go beside it.
+        made: Place → file that goes there.
         file: Where the model goes.
         card: Of the model.
         models: Whose folder holds the card.
@@ -53,8 +53,7 @@ def keep(
     try:
         place = _card_file(models, card.name)
         place.parent.mkdir(parents=True, exist_ok=True)
-        for suffix, source in made.items():
-            target = file.with_suffix(suffix)
+        for target, source in made.items():
             os.replace(source, target)
             placed.append(target)
         text = _toml(_values(card, models))

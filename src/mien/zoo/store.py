@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from mien import runtime
-from mien.errors import ModelError, ModelNotFound, Refused
+from mien.errors import ModelError, ModelNotFound, Refused, UsageError
 from mien.precision import guarded
 from mien.zoo import contract, own, pins
 from mien.zoo.card import ModelCard, Precision
@@ -102,6 +103,24 @@ class Zoo:
         made = [c for c in self.cards if c.full == card.name and c.precision == self.precision]
         known = {c.name for c in CARDS}
         return min(made, key=lambda c: (self.state(c) == "missing", c.name in known), default=card)
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """What :meth:`choose` gives for names; what has no card stays as it is.
+
+        Raises:
+            UsageError: The zoo's precision is not fp32, and none of them has it.
+        """
+        known = {card.name for card in self.cards}
+        cards = {name: self.choose(name) for name in names if name in known}
+        if self.precision != "fp32" and self.precision not in {
+            card.precision for card in cards.values()
+        }:
+            raise UsageError(
+                f"--precision {self.precision}: none of {', '.join(cards)} is there in it; "
+                "make one with 'mien models quantize NAME "
+                f"--to {self.precision} --calibrate FOLDER'"
+            )
+        return [cards[name].name if name in cards else name for name in names]
 
     def locate(self, card: ModelCard) -> Path:
         """Where the file of a card is, or would be.
