@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import synthetic
 from mien import geometry, occlude, runtime
-from mien.landmarks import LEFT_EYE, OVAL
+from mien.landmarks import LEFT_EYE, OVAL, RIGHT_EYE
 from mien.motion import CROP
 
 LABELS = Path(__file__).parent / "data" / "occlusion" / "labels.json"
@@ -120,3 +121,31 @@ def occlude_matrix(mesh):
     from mien.motion import aligned
 
     return aligned(mesh, CROP)
+
+
+def ring_around(eye, mesh, share: float = 1.0) -> np.ndarray:
+    """A spectacle rim around one eye, as found: ``(128, 128)`` float32."""
+    points = mesh[list(eye), :2]
+    wide = float(np.ptp(points[:, 0]))
+    centre = tuple(np.round(points.mean(0)).astype(int).tolist())
+    out = np.zeros((128, 128), np.float32)
+    cv2.ellipse(out, centre, (round(0.75 * wide), round(0.6 * wide)), 0, 0, 360 * share, 1.0, 2)
+    return out
+
+
+def test_spectacles_found_on_one_side_are_on_both():
+    mesh = synthetic.mesh((64, 64), 98)
+    found = occlude.spectacles(ring_around(LEFT_EYE, mesh), mesh)
+    other = ring_around(RIGHT_EYE, mesh) > 0
+    assert found[other].mean() > 0.9
+    assert (found >= ring_around(LEFT_EYE, mesh)).all()
+
+
+def test_a_hand_or_a_few_hairs_are_no_spectacles():
+    mesh = synthetic.mesh((64, 64), 98)
+    hand = np.zeros((128, 128), np.float32)
+    hand[90:, :60] = 1
+    assert (occlude.spectacles(hand, mesh) == hand).all()
+    hair = np.zeros((128, 128), np.float32)
+    hair[:, 45] = 1
+    np.testing.assert_array_equal(occlude.spectacles(hair, mesh), hair)

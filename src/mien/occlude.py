@@ -14,10 +14,10 @@ from typing import Final
 import cv2
 import numpy as np
 
-from mien import runtime, zoo
+from mien import motion, runtime, zoo
 from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, OVAL, RIGHT_EYE
 from mien.motion import CROP
-from mien.types import Floats, Image
+from mien.types import Floats, Image, Rect
 
 BROWS: Final = (
     (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
@@ -65,6 +65,35 @@ class Occlude:
 def load(models: zoo.Zoo | None = None, name: str = "occlude") -> Occlude:
     """The network that comes with mien, or another with the same contract."""
     return Occlude((models or zoo.Zoo()).open(name)[1])
+
+
+def spectacles(found: Floats, mesh: Floats) -> Floats:
+    """What was found, with both sides of a pair of spectacles once one is there.
+
+    A thin frame is found in part. Around the eyes what is found on one side, and less surely
+    on the other, is there on both.
+
+    Args:
+        found: ``(128, 128)`` float32 0..1.
+        mesh: ``(468+, 3)`` in pixels of the crop.
+    """
+    cover = motion.cover(mesh, Rect(0, 0, CROP, CROP))
+    flow = motion.through(cover, motion.extended(cover.mesh[motion.mirror()]))
+    across = cv2.remap(found, flow.lookup, None, cv2.INTER_LINEAR)
+    eyes = np.zeros((CROP, CROP), np.uint8)
+    for ring in (LEFT_EYE, RIGHT_EYE):
+        low, high = mesh[list(ring), :2].min(0), mesh[list(ring), :2].max(0)
+        wide = float(high[0] - low[0])
+        centre, half = (low + high) / 2 + (0, 0.3 * wide), (1.1 * wide, 1.2 * wide)
+        box = (float(centre[0]), float(centre[1])), (2 * half[0], 2 * half[1]), 0.0
+        cv2.ellipse(eyes, box, 255, cv2.FILLED)
+    zone = (eyes > 0) & (flow.inside > 0)
+    both = np.maximum(found, across)
+    if float((both[zone] > 0.5).mean()) < 0.04:
+        return found
+    around = np.asarray(cv2.dilate(both, np.ones((3, 3), np.uint8)))
+    soft = np.asarray(cv2.GaussianBlur(zone.astype(np.float32), (0, 0), 1.5), np.float32)
+    return np.asarray(np.maximum(found, soft * np.minimum(1.6 * around, 1)), np.float32)
 
 
 def guide(mesh: Floats) -> Image:

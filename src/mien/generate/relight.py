@@ -192,7 +192,8 @@ class RelightGenerator:
         assert self.occlude is not None
         aligned = motion.aligned(points)
         crop = geometry.warp(image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
-        found = self.occlude(crop[None], geometry.transform(aligned, points)[None])[0]
+        in_crop = geometry.transform(aligned, points)
+        found = occlude.spectacles(self.occlude(crop[None], in_crop[None])[0], in_crop)
         # Only what is sure is cleaned away: what a photo shows is more the person than a filling.
         found = np.clip((found - 0.35) / 0.3, 0, 1)
         size = (image.shape[1], image.shape[0])
