@@ -20,6 +20,7 @@ import pytest
 
 from mien import zoo
 from mien.errors import ModelError, ModelNotFound, Refused, UsageError
+from mien.zoo import pulling
 from mien.zoo.pulling import pull
 
 DATA = np.random.default_rng(1).bytes(600_000)
@@ -185,6 +186,14 @@ def test_another_length_is_refused_before_it_is_fetched(server, models):
     with pytest.raises(ModelError, match="expected 600000 bytes, came 599993"):
         pull(models, card, lambda *now: told.append(now))
     assert told == []
+
+
+def test_a_stream_without_end_is_cut(server, models, monkeypatch):
+    monkeypatch.setattr(pulling, "MOST", 100_000)
+    card = replace(CARD, sources=(server.url("a"),), bytes=0)
+    with pytest.raises(ModelError, match="expected 100000 bytes at most, came more"):
+        pull(models, card)
+    assert (models.folder / "partial" / "tiny.onnx" / "part").stat().st_size == 0
 
 
 def test_the_next_source_is_asked(server, models):

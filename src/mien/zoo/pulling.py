@@ -38,6 +38,9 @@ TRIES: Final = 4
 
 CHUNK: Final = 1 << 16
 
+MOST: Final = 1 << 33
+"""Bytes of a file whose length nobody has published; four times what ONNX holds in one file."""
+
 
 def pull(
     models: Zoo, card: ModelCard, progress: Progress | None = None, *, wait: float = 1.0
@@ -137,6 +140,9 @@ class _Resuming:
                 try:
                     self._ask(url, stream)
                     break
+                except ModelError:  # what came is of no use to the next source
+                    stream.truncate(0)
+                    raise
                 except OSError as error:
                     if attempt == TRIES - 1 or not self._hopeful(error, stream):
                         raise
@@ -209,8 +215,9 @@ class _Bar:
         if self.progress is not None:
             there = min(self.start + self.done, self.whole or sys.maxsize)
             self.progress(self.file, there, self.whole or None)
-        if self.card.bytes and self.stream.tell() > self.card.bytes:
-            raise ModelError(f"expected {self.card.bytes} bytes, came more")
+        most = self.card.bytes or MOST
+        if self.stream.tell() > most:
+            raise ModelError(f"expected {most} bytes at most, came more")
 
     def reset(self) -> None:
         self.done = 0
