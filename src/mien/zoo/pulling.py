@@ -82,12 +82,13 @@ def pull(
             _fetch(card, source, file, partial=partial, progress=progress, wait=wait)
         except ModelError as error:
             wrong.append(f"{source}: {error}")
+            log.info("%s", wrong[-1])
         except OSError as error:
             gone.append(f"{source}: {_said(error)}")
+            log.info("%s", gone[-1])
         else:
             pins.check(card, file, models.folder)
             return file
-        log.info("%s", (wrong + gone)[-1])
     failed = "; ".join(wrong + gone)
     if wrong:
         raise ModelError(f"model {card.name} was not fetched: {failed}")
