@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mien import detect, embed, landmarks, runtime, zoo
+import synthetic
+from mien import detect, embed, landmarks, pipeline, runtime, zoo
 from mien.errors import ModelError
-from mien.types import Face, Frame
+from mien.types import Face, Frame, Rule, SwapPlan
 
 MEDIA = Path(os.environ.get("MIEN_TEST_MEDIA", Path(__file__).parents[2] / "shared" / "media"))
 TEMPLATE = np.array(zoo.find("faceres512").template, np.float32)
@@ -215,6 +217,33 @@ def test_a_converter_that_gives_another_length_is_an_error(tmp_path: Path):
     convert = embed.Converter(converter_graph(tmp_path / "short.onnx", matrix))
     with pytest.raises(ModelError, match=r"short: expected \(1, 512\).*came \(1, 8\)"):
         convert(np.ones((1, 512), np.float32))
+
+
+def test_thresholds_follow_the_embedder(tmp_path: Path):
+    """The card's, for the default and for another; what the user says goes above both."""
+    looks_at_points(tmp_path / "other.onnx", 1)
+    card = replace(
+        zoo.find("w600k_r50"), file=f"{tmp_path}/other.onnx", sha256="", bytes=0, sources=()
+    )
+    models = zoo.Zoo(cards=(*zoo.SHIPPED, card), folder=tmp_path)
+    usual = pipeline.load("mesh")
+    other = pipeline.load("mesh", embedder="w600k_r50", models=models)
+    assert (usual.similarity, other.similarity) == (0.38, 0.25)
+
+    reference = np.zeros(512, np.float32)
+    reference[0] = 1
+    seen = reference * 0.3
+    seen[1] = np.sqrt(1 - 0.3**2)  # a cosine of .3
+    one = replace(synthetic.face(synthetic.mesh((100, 100), 90)), embedding=seen, track=1)
+    rule = Rule(synthetic.identity(64), reference=reference)
+    for swapper, said, count in (
+        (usual, None, 0),
+        (other, None, 1),
+        (usual, 0.2, 1),
+        (other, 0.35, 0),
+    ):
+        pairs = pipeline.Stream(swapper).assign([one], SwapPlan((rule,), similarity=said))
+        assert len(pairs) == count
 
 
 # --- the default network ------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Fan68:
 
 
 def peaks(heat: Floats) -> Floats:
-    """Where heat maps are highest, a quarter of a cell toward the higher neighbour.
+    """Where heat maps are highest, a quarter of a cell toward the higher neighbour; not at a rim.
 
     Args:
         heat: ``(N, h, w)``.
@@ -81,12 +81,13 @@ def peaks(heat: Floats) -> Floats:
     Returns:
         ``(N, 2)`` x and y in cells, the middle of the first at 0.5.
     """
-    count, _, cols = heat.shape
+    count, rows, cols = heat.shape
     y, x = np.divmod(heat.reshape(count, -1).argmax(1), cols)
     n = np.arange(count)
-    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    aside = np.sign(padded[n, y + 1, x + 2] - padded[n, y + 1, x])
-    down = np.sign(padded[n, y + 2, x + 1] - padded[n, y, x + 1])
+    inside = (x > 0) & (x < cols - 1) & (y > 0) & (y < rows - 1)
+    padded = np.pad(heat, ((0, 0), (1, 1), (1, 1)))
+    aside = np.sign(padded[n, y + 1, x + 2] - padded[n, y + 1, x]) * inside
+    down = np.sign(padded[n, y + 2, x + 1] - padded[n, y, x + 1]) * inside
     return np.stack([x + 0.5 + aside / 4, y + 0.5 + down / 4], 1).astype(np.float32)
 
 
