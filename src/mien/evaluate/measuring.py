@@ -288,11 +288,11 @@ def swap(
     memory: dict[Any, Any] | None = None,
     index: int = 0,
 ) -> tuple[Image, list[Patch]]:
-    """A swapped copy of a picture, and the patches that were put in."""
+    """A swapped copy of a picture, and the patches that were put in, as ``mien swap`` does it."""
     frame = Frame(image.copy(), index)
     patches = generate(frame, [replace(face, memory=memory)], [identity])
     for patch in patches:
-        blend.soft(frame, patch)
+        blend.soft(frame, blend.match_color(patch, frame, "auto"))
     return frame.image, patches
 
 
