@@ -340,3 +340,11 @@ def test_crop_size_follows_the_face():
 )  # fmt: skip
 def test_gain_knows_the_direction(key, now, then, sign):
     assert np.sign(round(quality.MEASURES[key].gain(now, then), 9)) == sign
+
+
+def test_what_is_beyond_the_frame_is_not_measured():
+    whole = quality.face_in_view(FACE)
+    half = quality.face_in_view(FACE, (int(FACE[:468, 1].mean()), 4000))
+    assert 0.3 < (half > 0).sum() / (whole > 0).sum() < 0.7
+    assert not (half & ~whole).any()
+    assert (quality.face_in_view(FACE, (4000, 4000)) == whole).all()

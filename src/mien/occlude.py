@@ -80,16 +80,20 @@ def spectacles(found: Floats, mesh: Floats) -> Floats:
     cover = motion.cover(mesh, Rect(0, 0, CROP, CROP))
     flow = motion.through(cover, motion.extended(cover.mesh[motion.mirror()]))
     across = cv2.remap(found, flow.lookup, None, cv2.INTER_LINEAR)
-    eyes = np.zeros((CROP, CROP), np.uint8)
+    eyes, below = np.zeros((CROP, CROP), np.uint8), np.zeros((CROP, CROP), np.uint8)
     for ring in (LEFT_EYE, RIGHT_EYE):
         low, high = mesh[list(ring), :2].min(0), mesh[list(ring), :2].max(0)
         wide = float(high[0] - low[0])
         centre, half = (low + high) / 2 + (0, 0.3 * wide), (1.1 * wide, 1.2 * wide)
         box = (float(centre[0]), float(centre[1])), (2 * half[0], 2 * half[1]), 0.0
         cv2.ellipse(eyes, box, 255, cv2.FILLED)
+        cv2.ellipse(below, box, 255, cv2.FILLED)
+        below[: max(0, int(high[1]) + 2), int(low[0] - wide) : int(high[0] + wide) + 1] = 0
     zone = (eyes > 0) & (flow.inside > 0)
     both = np.maximum(found, across)
-    if float((both[zone] > 0.5).mean()) < 0.04:
+    # A fringe may hang into the eyes; only the lower rim of spectacles is below them.
+    under = (below > 0) & (flow.inside > 0)
+    if float((both[under] > 0.5).mean()) < 0.04:
         return found
     around = np.asarray(cv2.dilate(both, np.ones((3, 3), np.uint8)))
     soft = np.asarray(cv2.GaussianBlur(zone.astype(np.float32), (0, 0), 1.5), np.float32)

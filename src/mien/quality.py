@@ -77,10 +77,21 @@ def view(image: Image, mesh: Floats, side: int = SIDE) -> Image:
     )  # nothing beyond the frame counts as an edge
 
 
-def face_in_view(mesh: Floats, side: int = SIDE) -> Image:
-    """``(side, side)`` uint8, 255 inside the face's contour, in the crop of the same mesh."""
-    oval = geometry.transform(motion.aligned(mesh, side), mesh[list(landmarks.OVAL), :2])
-    return _filled([oval], side)
+def face_in_view(mesh: Floats, frame: tuple[int, int] | None = None, side: int = SIDE) -> Image:
+    """``(side, side)`` uint8, 255 inside the face's contour, in the crop of the same mesh.
+
+    Args:
+        mesh: ``(468+, 3)`` in pixels of the frame.
+        frame: Its height and width; nothing beyond it counts. None for no bounds.
+        side: Of the crop in pixels.
+    """
+    matrix = motion.aligned(mesh, side)
+    inside = _filled([geometry.transform(matrix, mesh[list(landmarks.OVAL), :2])], side)
+    if frame is not None:
+        h, w = frame
+        corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], np.float32)
+        inside &= _filled([geometry.transform(matrix, corners)], side)
+    return inside
 
 
 def bare_in_view(mesh: Floats, side: int) -> Image:

@@ -123,7 +123,7 @@ def place_of(
     fitted = refit(swapper, image, face)
     (fitted,) = swapper.embed(Frame(image), [fitted])
     mesh = mesh_of(fitted)
-    crop, inside = quality.view(image, mesh), quality.face_in_view(mesh)
+    crop, inside = quality.view(image, mesh), quality.face_in_view(mesh, image.shape[:2])
     size = quality.crop_size(mesh)
     lookup, changed = None, float("nan")
     if before is not None:
