@@ -24,7 +24,7 @@ BROAD: Final = 1 / 8
 SOFT: Final = 0.08
 """Width, as share of the crop, over which the change fades out towards the crop's rim."""
 
-GROWN: Final = 1.12
+GROWN: Final = 1.06
 """The face's outline is enlarged by this, so that the seam of a swap is restored as well."""
 
 CHOICES: Final[dict[str, options.Kind]] = {
@@ -78,7 +78,7 @@ class Enhancer:
             )
         for face, matrix, crop, better in zip(faces, matrices, crops, restored, strict=True):
             change = better - crop
-            if not np.isfinite(change).all():
+            if not np.isfinite(change.sum()):
                 raise ModelError(f"{self.model.name}: its answer has values that are no numbers")
             if self.light == "frame":
                 change -= _broad(change)
@@ -105,11 +105,14 @@ def mask(face: Face, matrix: geometry.Matrix, size: int) -> Floats:
     points = geometry.transform(matrix, face.mesh[:468, :2])
     hull = cv2.convexHull(points)[:, 0]
     centre = (hull.min(0) + hull.max(0)) / 2
-    grown = np.round((centre + (hull - centre) * np.float32(GROWN)) * 16).astype(np.int32)
-    inside = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(inside, [grown], 255, cv2.LINE_8, 4)
-    soft = cv2.GaussianBlur(inside, (0, 0), SOFT / 4 * size)
-    return box * (soft.astype(np.float32) * np.float32(1 / 255))
+    grown = centre + (hull - centre) * np.float32(GROWN)
+    few = min(128, size)  # it is soft: drawn small, and blurred in a tenth of the time
+    cells = ((grown + 0.5) * (few / size) - 0.5) * 16
+    inside = np.zeros((few, few), np.uint8)
+    cv2.fillPoly(inside, [np.round(cells).astype(np.int32)], 255, cv2.LINE_8, 4)
+    soft = cv2.GaussianBlur(inside, (0, 0), SOFT / 4 * few)
+    large = cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR)
+    return box * (large.astype(np.float32) * np.float32(1 / 255))
 
 
 def _broad(change: Floats) -> Floats:

@@ -100,15 +100,15 @@ class Upscaler:
         side = self.tile * self.card.scale
         for first in range(0, len(tiles), BATCH):
             batch = pixels.to_input(np.stack(tiles[first : first + BATCH]), self.card)
-            made = pixels.to_pixels(pixels.run(self.model, batch), self.card)
-            if made.shape[1:] != (side, side, 3):
+            made = pixels.run(self.model, batch)
+            if made.size != len(batch) * 3 * side * side:
                 raise ModelError(
                     f"{self.model.name}: expected tiles of {side} pixels, {self.card.scale} times "
                     f"{self.tile}, came {made.shape[1:]}"
                 )
-            if not np.isfinite(made).all():
+            if not np.isfinite(made.sum()):
                 raise ModelError(f"{self.model.name}: its answer has values that are no numbers")
-            yield from np.rint(made).astype(np.uint8)
+            yield from (pixels.to_image(each, self.card) for each in made)
 
     def _ramp(self, before: int | None, at: int) -> Floats:
         """Weight of a tile along its first pixels, given where the one before it begins."""
