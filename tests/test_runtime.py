@@ -365,6 +365,7 @@ class TestKeptGraphs:
         assert self.entry(root) != old
 
     def test_a_folder_where_others_write_is_not_trusted(self, heavy: Path, root: Path, caplog):
+        caplog.set_level("INFO", "mien")
         root.mkdir()
         root.chmod(0o777)
         self.load(heavy, root)
@@ -372,6 +373,7 @@ class TestKeptGraphs:
         assert "others may write there" in caplog.text
 
     def test_a_cache_that_cannot_be_written_is_no_error(self, heavy: Path, root: Path, caplog):
+        caplog.set_level("INFO", "mien")
         root.write_text("a file is here already")
         assert self.load(heavy, root)(X)[0].shape == (1, 512)
         assert "nothing is cached there" in caplog.text

@@ -35,7 +35,7 @@ def graph(tmp_path: Path) -> Path:
         helper.make_node("Constant", [], ["one"], value_float=1.0),
         helper.make_node("Add", ["r", "one"], ["y"]),
     ]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3]) for n in ("x", "y")]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 100]) for n in ("x", "y")]
     made = helper.make_graph(nodes, "g", values[:1], values[1:])
     path = tmp_path / "tiny.onnx"
     onnx.save(
@@ -158,7 +158,7 @@ class TestDevices:
         assert [name for name, _ in stand_in.asked[0]] == [TENSORRT, CUDA, CPU]
         assert stand_in.asked[0][1][1]["device_id"] == "1"
         assert model.provider == "tensorrt"
-        np.testing.assert_array_equal(model(-np.ones((1, 3), np.float32))[0], [[1, 1, 1]])
+        np.testing.assert_array_equal(model(-np.ones((1, 100), np.float32))[0], np.ones((1, 100)))
 
     @pytest.mark.parametrize("name", sorted(set(runtime.PROVIDERS) - {"cpu"}))
     def test_each_can_be_asked_for(self, graph: Path, tmp_path: Path, stand_in: StandIn, name: str):
@@ -169,7 +169,6 @@ class TestDevices:
         assert "{}" not in "".join(options.values())
         assert model.provider == name
         assert runtime.PROVIDERS[name].package in runtime.PROVIDERS[name].fix
-
 
     def test_directml_takes_one_run_at_a_time(
         self, graph: Path, tmp_path: Path, stand_in: StandIn, monkeypatch
@@ -189,7 +188,7 @@ class TestDevices:
 
         object.__setattr__(model, "session", Slow())
         threads = [
-            threading.Thread(target=model, args=(np.ones((1, 3), np.float32),)) for _ in range(4)
+            threading.Thread(target=model, args=(np.ones((1, 100), np.float32),)) for _ in range(4)
         ]
         for thread in threads:
             thread.start()
@@ -221,13 +220,15 @@ class TestTensorRT:
         runtime.load(graph, device(tmp_path, "tensorrt"))
         options = self.options(stand_in)
         assert [options[f"trt_profile_{w}_shapes"] for w in ("min", "opt", "max")] == [
-            "x:1x3", "x:1x3", "x:8x3",
+            "x:1x100", "x:1x100", "x:8x100",
         ]  # fmt: skip
         stand_in.asked.clear()
-        runtime.load(graph, device(tmp_path, "tensorrt"), shapes={"x": ((2, 3), (4, 3), (16, 3))})
+        runtime.load(
+            graph, device(tmp_path, "tensorrt"), shapes={"x": ((2, 100), (4, 100), (16, 100))}
+        )
         options = self.options(stand_in)
-        assert options["trt_profile_opt_shapes"] == "x:4x3"
-        assert options["trt_profile_max_shapes"] == "x:16x3"
+        assert options["trt_profile_opt_shapes"] == "x:4x100"
+        assert options["trt_profile_max_shapes"] == "x:16x100"
 
     def test_fp16(self, graph: Path, tmp_path: Path, stand_in: StandIn):
         runtime.load(graph, device(tmp_path, "tensorrt,cuda", precision="fp16"))
@@ -327,7 +328,7 @@ class TestProof:
             model = runtime.load(graph, device(tmp_path, allow_fallback=True))
         assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
         assert model.provider == ("cuda" if what == "fallen" else "cpu")
-        np.testing.assert_array_equal(model(np.ones((1, 3), np.float32))[0], [[2, 2, 2]])
+        np.testing.assert_array_equal(model(np.ones((1, 100), np.float32))[0], np.full((1, 100), 2))
 
     def test_once_for_a_model(self, graph: Path, tmp_path: Path, stand_in: StandIn, monkeypatch):
         runtime.load(graph, device(tmp_path))
@@ -357,11 +358,29 @@ class TestProof:
         """At the first start by the run that is profiled, at later ones by a run for that alone."""
         runs = []
         warm = runtime.Model.warm
-        monkeypatch.setattr(runtime.Model, "warm", lambda self: runs.append(warm(self)))
+        monkeypatch.setattr(runtime.Model, "warm", lambda *given: runs.append(warm(*given)))
         for start in (1, 2):
             runtime.load(graph, device(tmp_path))
             assert len(runs) == start
         assert stand_in.profiled == 1
+
+    def test_a_model_with_free_sides_is_tried_on_an_image(
+        self, tmp_path: Path, stand_in: StandIn, monkeypatch
+    ):
+        """Pooled by 4 with no padding: sides of 1 would fail."""
+        node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[4, 4], strides=[4, 4])
+        values = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3, *sides])
+            for n, sides in (("x", ("h", "w")), ("y", ("a", "b")))
+        ]
+        path = tmp_path / "free.onnx"
+        made = helper.make_graph([node], "g", values[:1], values[1:])
+        onnx.save(
+            helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+        )
+        stand_in.fallen = {"MaxPool"}
+        with pytest.raises(ProviderError, match="1 MaxPool"):
+            runtime.load(path, device(tmp_path))
 
     def test_the_processor_is_not_profiled(self, graph: Path, monkeypatch):
         seen = []
@@ -378,8 +397,9 @@ class TestProof:
 class TestProfiles:
     """Of files as ONNX Runtime writes them."""
 
-    def event(self, op: str, provider: str, *outputs, name: str = "_kernel_time"):
+    def event(self, op: str, provider: str, *outputs, name: str = "_kernel_time", inputs=None):
         args = {"op_name": op, "provider": provider, "output_type_shape": list(outputs)}
+        args |= {} if inputs is None else {"input_type_shape": inputs}
         return {"cat": "Node", "name": f"{op}_1{name}", "args": args}
 
     def read(self, tmp_path: Path, *events) -> dict[str, int]:
@@ -399,8 +419,11 @@ class TestProfiles:
             self.event("Resize", CPU, {"float": [1, 3, 16, 16]}),
             self.event("Resize", CPU, {"float": [1, 3, 16, 16]}),
             self.event("Resize", CPU, {"float": [1, 3, 16, 16]}, name="_fence_before"),
+            self.event("Div", CPU, {"float": [4]}, inputs=[{"float": [4]}, {"float": []}]),
+            self.event("Gemm", CPU, {"float": [1, 8]}, inputs=[{"float": [1, 512]}]),
+            self.event("Mul", CPU, {"float": [4]}),
         )
-        assert found == {"Gather": 1, "Resize": 2}
+        assert found == {"Gather": 1, "Resize": 2, "Gemm": 1, "Mul": 1}
 
     def test_a_real_one(self, graph: Path, tmp_path: Path):
         options = ort.SessionOptions()
@@ -408,7 +431,7 @@ class TestProfiles:
         options.profile_file_prefix = str(tmp_path / "run")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = real(str(graph), options, providers=[CPU])
-        session.run(None, {"x": np.zeros((1, 3), np.float32)})
+        session.run(None, {"x": np.zeros((1, 100), np.float32)})
         assert placement.on_processor(Path(session.end_profiling())) == {"Relu": 1, "Add": 1}
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", "[1]", '[{"cat": "Node", "name": 3}]'])

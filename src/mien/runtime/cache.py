@@ -30,6 +30,8 @@ DAYS: Final = 60
 def folder(setting: str) -> Path | None:
     """The cache folder, made if it is not there; None where nothing may be kept.
 
+    That nothing is kept is no more than a note: all works without, and ``mien doctor`` says it.
+
     Args:
         setting: A folder; ``auto`` for the user's own cache folder; ``off``.
     """
@@ -41,14 +43,14 @@ def folder(setting: str) -> Path | None:
         if hasattr(os, "getuid"):
             found = place.stat()
             if found.st_uid != os.getuid() or found.st_mode & 0o022:
-                log.warning(
+                log.info(
                     "%s: others may write there, so nothing is cached; 'chmod 700 %s' mends it",
                     place,
                     place,
                 )
                 return None
     except OSError as error:
-        log.warning("%s: nothing is cached there (%s)", place, error.strerror)
+        log.info("%s: nothing is cached there (%s)", place, error.strerror)
         return None
     return place
 
@@ -119,7 +121,7 @@ def keep(root: Path | None, kind: str, key: str, make: Callable[[Path], None]) -
         _prune(root / kind)
         scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=root / kind))
     except OSError as error:
-        log.warning("%s: nothing is cached there (%s)", root, error.strerror)
+        log.info("%s: nothing is cached there (%s)", root, error.strerror)
         return None
     try:
         make(scratch)

@@ -20,8 +20,13 @@ Shape = tuple[int, ...]
 ELEMENTS: Final = 1 << 29
 """Elements a tensor may have that the file declares without giving them: 2 GiB of float32."""
 
-STRETCH: Final = 1 << 16
-"""Largest factor or margin by which a graph may enlarge an image."""
+STRETCH: Final = 1024
+"""Largest factor by which a node may enlarge an image: 32 each way."""
+
+MOST: Final = {
+    "pads": 4096, "output_padding": 4096, "output_shape": 1 << 14, "strides": 256,
+}  # fmt: skip
+"""Attribute that decides over the size of an output → largest value."""
 
 DOMAINS: Final = {
     "", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc",
@@ -156,12 +161,14 @@ def _expansions(file: OnnxFile, graph: Graph) -> None:
         return known[name].small if name in known else None
 
     for node in graph.nodes:
-        for attribute in ("pads", "output_shape", "output_padding", "shape", "value_ints"):
+        if node.op.startswith("Random"):
+            _bounded(file, f"{node.op} {node.outputs[:1]}", tuple(node.numbers.get("shape", [])))
+        for attribute, most in MOST.items():
             given = node.numbers.get(attribute, [])
-            if attribute == "shape" and node.op.startswith(("Random", "Bernoulli")):
-                _bounded(file, f"{node.op} {node.outputs[:1]}", tuple(given))
-            elif attribute != "value_ints" and any(abs(v) > STRETCH for v in given):
-                raise ModelError(f"{file.path}: {node.op} asks for {attribute} of {given}")
+            if any(abs(v) > most for v in given):
+                raise ModelError(
+                    f"{file.path}: {node.op} asks for {attribute} of {given}; {most} is the most"
+                )
         if node.op == "Constant" and node.outputs:
             made = _constant(node)
             if made is not None:
@@ -260,7 +267,7 @@ def _stretched(
         scales = numbers(node, 1)
     elif node.op == "Pad":
         scales = numbers(node, 1)
-        if scales and max(scales) > STRETCH:
+        if scales and max(scales) > MOST["pads"]:
             raise ModelError(f"{file.path}: {node.op} asks for margins of {scales}")
         return
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +18,14 @@ SHAPES: Final = frozenset({"Shape", "Size", "Constant", "ConstantOfShape", "Rang
 """Operators whose results are sizes of tensors, wherever they run."""
 
 SMALL: Final = 64
-"""Integers up to so many are sizes, which providers leave to the processor on purpose."""
+"""Up to so many numbers are sizes and scales, which providers leave to the processor on purpose."""
 
 
 def on_processor(profile: Path) -> dict[str, int]:
     """Compute nodes that a profiled run left to the processor.
 
-    Copies do not count, nor does the arithmetic of sizes: nodes whose results are a few integers.
+    Copies do not count, nor does the arithmetic of sizes: nodes whose results are a few integers,
+    or a few numbers made from a few.
 
     Args:
         profile: The file that ``end_profiling`` names; chrome's trace format, an event a node.
@@ -53,16 +55,16 @@ def on_processor(profile: Path) -> dict[str, int]:
 
 
 def _bookkeeping(op: str, node: dict[str, Any]) -> bool:
+    """A copy, or arithmetic of a few numbers, which is not worth a device."""
     if op in TRANSFERS or op in SHAPES:
         return True
-    outputs = node.get("output_type_shape")
+    outputs, inputs = node.get("output_type_shape"), node.get("input_type_shape")
     if not outputs:
         return False
-    for output in outputs:
-        for kind, dims in output.items():
-            count = 1
-            for size in dims:
-                count *= int(size)
-            if kind not in ("int64", "int32", "bool") or count > SMALL:
-                return False
-    return True
+    sizes = [math.prod(map(int, dims)) for out in outputs for dims in out.values()]
+    if max(sizes) > SMALL:
+        return False
+    if all(kind in ("int64", "int32", "bool") for out in outputs for kind in out):
+        return True
+    given = [math.prod(map(int, dims)) for one in inputs or () for dims in one.values()]
+    return inputs is not None and max(given, default=0) <= SMALL

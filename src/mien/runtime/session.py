@@ -35,6 +35,9 @@ CALIBRATION: Final = ".calibration.flatbuffers"
 BATCH: Final = (1, 1, 8)
 """Least, usual and largest size that TensorRT prepares a free first dimension for."""
 
+IMAGES: Final = (256, 64, 640, 1)
+"""Sides that are tried where a model leaves them free; most networks want a multiple of 32."""
+
 Chosen = list[tuple[str, dict[str, str]]]
 """ONNX Runtime's names and options of providers."""
 
@@ -375,11 +378,7 @@ def _prove(
     profiled = bool(session.get_session_options().enable_profiling)
     tried = model.provider != "cpu"  # else it fell back as a whole, which was said and allowed
     if tried:
-        try:
-            model.warm()
-        except Exception as error:
-            tried = False
-            log.info("%s: not tried out, its free sizes are unknown (%s)", path, _first(error))
+        tried = _warmed(path, model)
     if not profiled:
         return
     with _profile_of(session) as profile:
@@ -396,6 +395,24 @@ def _prove(
         )
     elif tried:
         cache.keep(keep.root, "proofs", keep.key, lambda folder: None)
+
+
+def _warmed(path: Path, model: Model) -> bool:
+    """Run once; where sizes besides the batch are free, on an image of a size that will do."""
+    free = any(isinstance(d, str) for dims in model.inputs.values() for d in dims[1:])
+    for side in IMAGES if free else (1,):
+        shapes = {
+            name: tuple(d if isinstance(d, int) and d > 0 else side if n else 1
+                        for n, d in enumerate(dims))
+            for name, dims in model.inputs.items()
+        }  # fmt: skip
+        try:
+            model.warm(shapes)
+        except Exception as error:
+            log.info("%s: not run with sides of %d (%s)", path, side, _first(error))
+        else:
+            return True
+    return False
 
 
 @contextmanager
