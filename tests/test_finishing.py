@@ -150,6 +150,7 @@ def test_an_upscaled_video_has_the_source_s_colours(swapper, me, clip, tmp_path)
     [
         {"pixels": "yuv420p"},
         {"pixels": "yuvj420p"},
+        {"pixels": "yuv420p", "size": (640, 400)},  # twice that is HD, of another usual matrix
         {"pixels": "yuv420p10le"},
         {"pixels": "yuv444p", "size": (161, 121)},
         {"pixels": "yuv420p", "rotation": 90},
