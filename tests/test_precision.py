@@ -407,9 +407,9 @@ def test_the_user_s_media_are_what_ranges_come_from(monkeypatch, examples: Path,
         recording.Recorder, "_remember", lambda self, a: (seen.append(a[0]), record(self, a))
     )
     card = zoo.find("occlude")
-    halves = quantize._halves([photos / f"{n}.jpg" for n in range(2)], None)
+    halves = quantize._halves([photos / f"{n}.jpg" for n in range(2)])
     monkeypatch.setattr(quantize, "LEAST", 1)
-    people, first, second = quantize._record(card, zoo.Zoo(), *halves)
+    people, first, second = quantize._record(card, zoo.Zoo(), halves)
     assert people
     assert first
     assert second
@@ -511,6 +511,17 @@ def test_a_recorder_answers_like_the_model_and_keeps_a_fair_few(net: Path):
     assert record.seen == [103]
     assert len(record.samples) == recording.MOST
     assert all(s[0].shape == (1, 3, 16, 16) for s in record.samples)
+
+
+def test_one_clip_is_halved_and_files_are_dealt_out(examples: Path):
+    clip = examples / "clip.mp4"
+    one = quantize._halves([clip])
+    first, second = ([f.index for f in half.all()] for half in one)
+    assert len(first) == len(second) > 10
+    assert max(first) < min(second)
+    two, three = quantize._halves([Path(name) for name in "abc"])
+    assert [str(f) for f in two.files] == ["a", "c"]
+    assert [str(f) for f in three.files] == ["b"]
 
 
 def test_losses_are_shares_of_fp32(monkeypatch):

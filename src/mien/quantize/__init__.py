@@ -12,8 +12,9 @@ import logging
 import math
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -67,20 +68,25 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Half:
-    """Of the footage.
+    """Of the footage; frames are decoded when they are asked for, since many do not fit.
 
     Attributes:
-        frames: By file.
-        halves: Whether only half of each file is in it.
+        files: Photos and videos.
+        count: Frames of each.
+        part: Of each file, from and up to this share of it.
     """
 
-    frames: dict[Path, list[Frame]]
-    halves: bool
+    files: tuple[Path, ...]
+    count: int
+    part: tuple[float, float] = (0.0, 1.0)
 
-    @property
-    def all(self) -> list[Frame]:
+    def of(self, file: Path) -> Iterator[Frame]:
+        """Frames of one file."""
+        return recording.frames_of(file, self.count, self.part)
+
+    def all(self) -> Iterator[Frame]:
         """Frames of all files."""
-        return [frame for frames in self.frames.values() for frame in frames]
+        return chain.from_iterable(self.of(file) for file in self.files)
 
 
 def quantize(
@@ -129,8 +135,8 @@ def quantize(
         raise UsageError(f"{file}: expected a name that ends in .onnx")
     keeping.check_place(file, models, new, overwrite=overwrite)
     source = models.path(card)
-    first, second = _halves(_files(footage), progress)
-    people, seen, tested = _record(card, models, first, second)
+    halves = _halves(_files(footage))
+    people, seen, tested = _record(card, models, halves, progress)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mien-quantize-", dir=file.parent) as folder:
         simple, made = Path(folder) / "simple.onnx", Path(folder) / "made.onnx"
@@ -139,12 +145,12 @@ def quantize(
         pair = tuple(
             runtime.load(f, models.device, name=n) for f, n in ((source, name), (made, new))
         )
-        report = _measured(card, (pair[0], pair[1]), models, tested, second, people)
+        report = _measured(card, (pair[0], pair[1]), models, tested, halves[1], people)
         report = {
             "model": new, "full": name, "to": to, "mien": __version__, "limit": limit, **how,
             "footage": {"ranges": len(seen), "outputs": len(tested),
-                        "files": [str(f) for f in first.frames],
-                        "measured_on": [str(f) for f in second.frames]},
+                        "files": [str(f) for f in halves[0].files],
+                        "measured_on": [str(f) for f in halves[1].files]},
             "bytes": {"full": source.stat().st_size, "now": made.stat().st_size}, **report,
         }  # fmt: skip
         _refuse(report, name, limit)
@@ -183,26 +189,19 @@ def _files(given: Sequence[Path | str]) -> list[Path]:
     return files
 
 
-def _halves(files: Sequence[Path], progress: api.FileProgress | None) -> tuple[_Half, _Half]:
+def _halves(files: Sequence[Path]) -> tuple[_Half, _Half]:
     """Every second file for ranges, the others to measure on; of a single one its halves."""
-    parts: tuple[dict[Path, list[Frame]], dict[Path, list[Frame]]] = ({}, {})
     count = max(2, math.ceil(2 * FRAMES / len(files)))
-    for number, file in enumerate(files):
-        frames = list(recording.frames_of(file, count))
-        if progress is not None:
-            progress(file, number + 1, len(files))
-        if len(files) > 1:
-            parts[number % 2][file] = frames
-        else:
-            middle = len(frames) // 2
-            parts[0][file] = frames[:middle] or frames
-            parts[1][file] = frames[middle:]
-    halves = len(files) == 1
-    return _Half(parts[0], halves), _Half(parts[1], halves)
+    if len(files) == 1:
+        return _Half((files[0],), count, (0.0, 0.5)), _Half((files[0],), count, (0.5, 1.0))
+    return _Half(tuple(files[::2]), count), _Half(tuple(files[1::2]), count)
 
 
 def _record(
-    card: zoo.ModelCard, models: zoo.Zoo, first: _Half, second: _Half
+    card: zoo.ModelCard,
+    models: zoo.Zoo,
+    halves: tuple[_Half, _Half],
+    progress: api.FileProgress | None = None,
 ) -> tuple[list[Identity], list[Sample], list[Sample]]:
     """People of the footage, and what the model was asked on both halves.
 
@@ -216,16 +215,21 @@ def _record(
         return taken[-1]
 
     swapper = recording.chain(card, recording.instead(models, card.name, change))
-    found = [recording.person_in(frames[:4], swapper) for frames in first.frames.values()]
+    found = [recording.person_in(islice(halves[0].of(f), 4), swapper) for f in halves[0].files]
     people = [person for person in found if person is not None]
     asked: list[list[Sample]] = []
-    for half in (first, second):
+    total = sum(len(half.files) for half in halves)
+    done = 0
+    for half in halves:
         for record in taken:
             record.samples.clear()
             record.seen[0] = 0
-        for number, frames in enumerate(half.frames.values(), 1):
+        for number, file in enumerate(half.files, 1):
             person = people[number % len(people)] if people else None
-            recording.run(swapper, frames, person)
+            recording.run(swapper, half.of(file), person)
+            done += 1
+            if progress is not None:
+                progress(file, done, total)
         asked.append([sample for record in taken for sample in record.samples])
     if min(map(len, asked)) < LEAST:
         raise ModelError(
@@ -255,7 +259,7 @@ def _measured(  # noqa: PLR0917
     """Differences, losses and speed of a model against fp32."""
     outputs = precision.differences(*pair, samples)
     chains = [recording.chain(card, recording.instead(models, card.name, model)) for model in pair]
-    footage = Footage(half.all, dict.fromkeys(half.frames, half.halves), people)
+    footage = Footage(half.all, dict.fromkeys(half.files, half.part[0] > 0), people)
     found = measures.losses(card, (chains[0], chains[1]), pair, samples, footage, outputs)
     full, now = precision.speed(*pair, samples[0])
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -55,12 +55,12 @@ class Footage:
     """What is measured on: other files, or other frames, than ranges were taken on.
 
     Attributes:
-        frames: Stills of it.
+        frames: Gives stills of it, one at a time.
         clips: File → whether only its second half is measured.
         people: Whose faces generators make.
     """
 
-    frames: Sequence[Frame]
+    frames: Callable[[], Iterable[Frame]]
     clips: Mapping[Path, bool]
     people: Sequence[Identity]
 
@@ -84,9 +84,9 @@ def losses(  # noqa: PLR0917
         outputs: How outputs differ, for tasks without a measure of their own.
     """
     if card.task == "detect":
-        return _detection(pair, footage.frames)
+        return _detection(pair, footage.frames())
     if card.task == "landmarks":
-        return _mesh(pair, footage.frames)
+        return _mesh(pair, footage.frames())
     if card.task == "embed":
         return {"cosine with fp32's embedding": left(_cosine(models, samples))}
     if card.task in ("occlude", "segment"):
@@ -101,7 +101,7 @@ def losses(  # noqa: PLR0917
     }
 
 
-def _detection(pair: tuple[Swapper, Swapper], frames: Sequence[Frame]) -> dict[str, Loss]:
+def _detection(pair: tuple[Swapper, Swapper], frames: Iterable[Frame]) -> dict[str, Loss]:
     """Faces found again, and faces found besides."""
     found = again = besides = 0
     for frame in frames:
@@ -130,7 +130,7 @@ def _detection(pair: tuple[Swapper, Swapper], frames: Sequence[Frame]) -> dict[s
     }
 
 
-def _mesh(pair: tuple[Swapper, Swapper], frames: Sequence[Frame]) -> dict[str, Loss]:
+def _mesh(pair: tuple[Swapper, Swapper], frames: Iterable[Frame]) -> dict[str, Loss]:
     """Distance between points as a share of the face's size, one fit from the same crop."""
     gaps: list[float] = []
     for frame in frames:

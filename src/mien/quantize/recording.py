@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -131,13 +131,13 @@ def _generator_with(card: zoo.ModelCard, models: zoo.Zoo) -> str:
     raise UsageError(f"{card.name}: no generator that mien knows uses this converter")
 
 
-def frames_of(file: Path, count: int, *, part: slice = slice(None)) -> Iterator[Frame]:
-    """Frames spread evenly over a file; of a photo the one it has.
+def frames_of(file: Path, count: int, part: tuple[float, float] = (0.0, 1.0)) -> Iterator[Frame]:
+    """Frames spread evenly over a file, one at a time; of a photo the one it has.
 
     Args:
         file: Photo or video.
-        count: How many.
-        part: Of the chosen ones, those that are given.
+        count: How many, of the whole file.
+        part: Of the file, from and up to this share of it.
 
     Raises:
         MediaError: It cannot be read.
@@ -147,7 +147,8 @@ def frames_of(file: Path, count: int, *, part: slice = slice(None)) -> Iterator[
     if not total:
         with media.open_source(file) as source:
             total = sum(1 for _ in source)
-    places = sorted({int((k + 0.5) * total / count) for k in range(count)})[part]
+    places = sorted({int((k + 0.5) * total / count) for k in range(count)})
+    places = [place for place in places if part[0] <= (place + 0.5) / total < part[1]]
     if not places:
         return
     wanted = set(places)
@@ -159,7 +160,7 @@ def frames_of(file: Path, count: int, *, part: slice = slice(None)) -> Iterator[
                 return
 
 
-def person_in(frames: Sequence[Frame], swapper: Swapper) -> Identity | None:
+def person_in(frames: Iterable[Frame], swapper: Swapper) -> Identity | None:
     """Whose face is largest in the frames, if there is one; nothing of it is kept."""
     best: Identity | None = None
     size = 0
@@ -177,7 +178,7 @@ def person_in(frames: Sequence[Frame], swapper: Swapper) -> Identity | None:
     return best
 
 
-def run(swapper: Swapper, frames: Sequence[Frame], person: Identity | None) -> None:
+def run(swapper: Swapper, frames: Iterable[Frame], person: Identity | None) -> None:
     """Let every stage work on frames, as a swap does; what comes out is thrown away.
 
     Args:
