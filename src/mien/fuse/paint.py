@@ -17,7 +17,7 @@ import numpy as np
 
 from mien import geometry, runtime, zoo
 from mien.blend import BROAD, CELLS
-from mien.errors import ModelError, UsageError
+from mien.errors import ModelError, ProviderError, UsageError
 from mien.fuse.graph import STAGES, Form, compose
 from mien.generate.swapping import SwapGenerator
 from mien.runtime import cache
@@ -108,6 +108,7 @@ class Fused:
 
         Raises:
             UsageError: The plan asks for what the graph does not do.
+            ModelError: The generator gave values that are no numbers.
         """
         check(plan, self.generator)
         height, width = frame.image.shape[:2]
@@ -131,6 +132,9 @@ class Fused:
 
         Returns:
             ``(N, H, W, 3)`` uint8 RGB, until the next call in this thread.
+
+        Raises:
+            ModelError: The generator gave values that are no numbers.
         """
         first = faces[0].outline
         onto = [_within(p.outline.matrix, p.region) for p in faces]
@@ -152,7 +156,12 @@ class Fused:
         given = [p.outline.source for p in faces if p.outline.source is not None]
         if given:
             values["source"] = np.stack(given)
-        painted = self.model.lent(*(values[name] for name in self.model.inputs))[0]
+        painted, total = self.model.lent(*(values[name] for name in self.model.inputs))
+        if not np.isfinite(total):
+            raise ModelError(
+                f"{self.model.name}: the network gave values that are no numbers; "
+                "use its fp32 weights"
+            )
         return np.asarray(painted, np.uint8)
 
     def _groups(self, placed: list[Placed], width: int, height: int) -> list[list[Placed]]:
@@ -309,9 +318,11 @@ def load(generate: Generate, models: zoo.Zoo | None = None, *, asked: bool = Tru
         )
     models = models or zoo.Zoo()
     network, picked = generate.network, generate.options
-    if network.ports.morph:
+    swap = network.card.swap
+    if network.ports.morph or (swap is not None and swap.sharpen):
         raise UsageError(
-            f"{network.card.name}: makes its own mask, which --fused does not take; leave it out"
+            f"{network.card.name}: sharpens its crop and makes its own mask, as DFM models do, "
+            "which is not made in one graph; leave --fused out"
         )
     if generate.times > 1 and not network.batched:
         raise UsageError(
@@ -351,21 +362,23 @@ def chosen(
     Args:
         generate: As for :func:`load`.
         models: As for :func:`load`.
-        wish: ``auto`` tries it on a GPU, where the stream measures which way is faster, and not
-            on the processor, where it is slower.
+        wish: ``auto`` tries it on a GPU, where the stream measures which way is faster; not on
+            the processor, where it is slower, nor with TensorRT, which would first spend minutes
+            on it.
 
     Raises:
         UsageError: It is wished for and cannot be had; with ``auto`` that is only said.
         ModelError: Likewise.
+        ProviderError: Likewise.
     """
     if wish is True:
         return load(generate, models)
-    first = models.device.providers.split(",")[0].strip()
-    if wish is False or first == "cpu" or not isinstance(generate, SwapGenerator):
+    first = models.device.providers.split(",")[0].strip().partition(":")[0]
+    if wish is False or first in ("cpu", "tensorrt") or not isinstance(generate, SwapGenerator):
         return None
     try:
         return load(generate, models, asked=False)
-    except (ModelError, UsageError) as error:
+    except (ModelError, ProviderError, UsageError) as error:
         log.info("no graph of the whole face path: %s", error)
         return None
 
