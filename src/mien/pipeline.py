@@ -35,7 +35,6 @@ from mien import (
     zoo,
 )
 from mien import upscale as upscale_
-from mien.errors import UsageError
 from mien.provenance import Marker
 from mien.track import Tracker, TrackOptions
 from mien.types import (
@@ -95,7 +94,7 @@ def load(
     masks: Sequence[str] = (),
     enhancer: str = "none",
     upscaler: str = "none",
-    fused: bool | Literal["auto"] = False,
+    fused: bool | Literal["auto"] = "auto",
     models: zoo.Zoo | None = None,
 ) -> Swapper:
     """Load the stages of a chain.
@@ -343,16 +342,16 @@ class Stream:
             return True
         with self._deciding:
             if self._one_graph is None:
+                one, other = Frame(frame.image.copy()), Frame(frame.image.copy())
                 try:
                     fuse.check(plan, fused.generator)
-                except UsageError:
-                    self._one_graph = False
-                else:
-                    one, other = Frame(frame.image.copy()), Frame(frame.image.copy())
                     self._one_graph = fuse.faster(
                         lambda: self._as_one(fused, one, pairs, plan),
                         lambda: self._by_steps(other, pairs, plan),
                     )
+                except Exception as error:  # nobody asked for it, and a device may refuse it
+                    log.info("no graph of the whole face path: %s", error)
+                    self._one_graph = False
             return self._one_graph
 
     def _as_one(self, fused: fuse.Fused, frame: Frame, pairs: Pairs, plan: SwapPlan) -> None:
