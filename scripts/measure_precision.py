@@ -6,7 +6,8 @@
 Ranges come from five clips and some photos; accuracy is measured on other footage: boxes drawn by
 hand (detectors), distance between meshes (facemesh), pairs of Labeled Faces in the Wild (embedder),
 labelled frames (occlusion), other clips by the measures of ``mien evaluate`` (relight). Times are
-medians of alternating runs on one thread, in that thread's own processor time. Prints a table; ``--out`` keeps the int8 files.
+medians of alternating runs on one thread, in that thread's own processor time. Prints a table;
+``--out`` keeps the int8 files.
 """
 
 from __future__ import annotations

@@ -324,6 +324,19 @@ def test_models_open_in_the_precision_that_is_asked_for(tmp_path: Path):
     assert zoo.Zoo(cards=(*zoo.CARDS, own), precision="int8").choose("relight") == own
 
 
+def test_relight_s_own_setting_takes_the_user_s_own_first(tmp_path: Path):
+    from mien import generate
+
+    assert generate.load("relight:precision=int8").network.name == "relight_int8"
+    shipped = zoo.path(zoo.find("relight_int8"))
+    own = replace(zoo.find("relight_int8"), name="mine", shipped=False, file=str(shipped))
+    made = generate.load(
+        "relight:precision=int8", zoo.Zoo(folder=tmp_path, cards=(*zoo.CARDS, own))
+    )
+    assert made.network.name == "mine"
+    assert made.occlude.model.name == "occlude"
+
+
 def test_a_chain_says_what_it_runs_in(swapper):
     from mien import pipeline
 

@@ -277,7 +277,8 @@ def load(options: str = "", models: zoo.Zoo | None = None) -> RelightGenerator:
     """
     chosen = parse(options)
     models = models or zoo.Zoo()
-    _, network = models.open("relight" if chosen.precision == "fp32" else "relight_int8")
+    alike = models if chosen.precision == "fp32" else replace(models, precision=chosen.precision)
+    _, network = alike.open("relight")
     return RelightGenerator(network, occlude.load(models), chosen)
 
 
