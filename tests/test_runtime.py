@@ -422,3 +422,15 @@ class TestKeptGraphs:
 def test_unknown_provider_names_those_that_exist(graph: Path):
     with pytest.raises(ProviderError, match=r"abacus.*cpu, cuda"):
         runtime.load(graph, runtime.Device("abacus"))
+
+
+@pytest.mark.parametrize(
+    ("said", "quick"),
+    [
+        ("flags : fpu avx2 avx512f avx512_vnni", True),
+        ("Features : fp asimd asimddp", True),
+        ("flags : fpu avx2 avx512f", False),
+    ],
+)
+def test_int8_is_quick_where_the_processor_has_an_instruction_for_it(said, quick):
+    assert runtime.int8_is_quick(lambda _: said) is quick

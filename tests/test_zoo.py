@@ -247,3 +247,12 @@ def test_mesh_topology_is_closed_under_mirroring():
     known = {frozenset(t) for t in triangles.tolist()}
     same = sum(frozenset(t) in known for t in mirror[triangles].tolist())
     assert same >= 0.95 * len(triangles)
+
+
+def test_on_a_processor_that_is_quick_at_it_the_shipped_int8_model_is_taken(monkeypatch):
+    for quick, name in ((True, "relight_int8"), (False, "relight")):
+        monkeypatch.setattr(runtime, "int8_is_quick", lambda quick=quick: quick)
+        assert zoo.Zoo().choose("relight").name == name
+        assert zoo.Zoo(precision="fp32").choose("relight").name == "relight"
+        assert zoo.Zoo(runtime.Device("cuda")).choose("relight").name == "relight"
+    assert zoo.Zoo().choose("facemesh").name == "facemesh"

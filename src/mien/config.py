@@ -66,7 +66,7 @@ class Settings(BaseModel):
     embedder: str = "faceres512"
     provider: str = "cpu"
     allow_fallback: bool = False
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
     threads: int = Field(0, ge=0, le=256)
     cache: str = "auto"
     models: Path | None = None

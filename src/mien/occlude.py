@@ -79,7 +79,8 @@ def spectacles(found: Floats, mesh: Floats) -> Floats:
     """
     cover = motion.cover(mesh, Rect(0, 0, CROP, CROP))
     flow = motion.through(cover, motion.extended(cover.mesh[motion.mirror()]))
-    across = cv2.remap(found, flow.lookup, None, cv2.INTER_LINEAR)
+    x, y = flow.lookup[..., 0], flow.lookup[..., 1]
+    across = np.asarray(cv2.remap(found, x, y, cv2.INTER_LINEAR), np.float32)
     eyes, below = np.zeros((CROP, CROP), np.uint8), np.zeros((CROP, CROP), np.uint8)
     for ring in (LEFT_EYE, RIGHT_EYE):
         low, high = mesh[list(ring), :2].min(0), mesh[list(ring), :2].max(0)

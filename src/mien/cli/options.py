@@ -87,7 +87,7 @@ def _by_provider(settings: Settings) -> bool:
     """Whether a provider computes in the precision itself, from the fp32 model."""
     from mien.runtime import PROVIDERS, Device
 
-    names = Device(settings.provider).names() if settings.precision != "fp32" else ()
+    names = Device(settings.provider).names() if settings.precision not in ("auto", "fp32") else ()
     return any(settings.precision in PROVIDERS[name].precision for name in names)
 
 

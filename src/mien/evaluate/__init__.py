@@ -107,7 +107,11 @@ def evaluate(
     earlier = None if against is None else read(Path(against))
     output = Path(output)
     with _Folder(output, overwrite=overwrite) as folder:
-        stages: dict[str, Any] = {"detector": detector, "landmarker": landmarker, "embedder": embedder}
+        stages: dict[str, Any] = {
+            "detector": detector,
+            "landmarker": landmarker,
+            "embedder": embedder,
+        }
         swappers = {n: pipeline.load(n, **stages, models=models) for n in names}
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]

@@ -35,13 +35,13 @@ class Options:
             as closely as the network can, and with it the face of the person who was there.
         shape: Share of the portrait's shape that the target's face takes on, 0..1.
         eyes: Whose irises are seen.
-        precision: Of the relight network.
+        precision: Of the relight network; ``auto`` as for all other models.
     """
 
     strength: float = 1.0
     shape: float = 1.0
     eyes: Literal["portrait", "target"] = "portrait"
-    precision: Literal["fp32", "int8"] = "fp32"
+    precision: Literal["auto", "fp32", "int8"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +277,12 @@ def load(options: str = "", models: zoo.Zoo | None = None) -> RelightGenerator:
     """
     chosen = parse(options)
     models = models or zoo.Zoo()
-    alike = models if chosen.precision == "fp32" else replace(models, precision=chosen.precision)
+    alike = models if chosen.precision == "auto" else replace(models, precision=chosen.precision)
     _, network = alike.open("relight")
     return RelightGenerator(network, occlude.load(models), chosen)
 
 
-WORDS: Final = {"eyes": ("portrait", "target"), "precision": ("fp32", "int8")}
+WORDS: Final = {"eyes": ("portrait", "target"), "precision": ("auto", "fp32", "int8")}
 """What options may be that are no numbers."""
 
 

@@ -10,6 +10,7 @@ from mien.runtime.device import (
     Precision,
     Provider,
     cores,
+    int8_is_quick,
     threads_for,
 )
 from mien.runtime.model import Bound, Model
@@ -18,5 +19,5 @@ from mien.runtime.session import load
 
 __all__ = [
     "CPU", "PRECISIONS", "PROVIDERS", "Bound", "Device", "Model", "Precision", "Provider",
-    "cores", "initialiser", "load", "threads_for",
+    "cores", "initialiser", "int8_is_quick", "load", "threads_for",
 ]  # fmt: skip
