@@ -553,9 +553,12 @@ def test_one_clip_is_halved_and_files_are_dealt_out(examples: Path):
     first, second = ([f.index for f in half.all()] for half in one)
     assert len(first) == len(second) > 10
     assert max(first) < min(second)
-    two, three = quantize._halves([Path(name) for name in "abc"])
-    assert [str(f) for f in two.files] == ["a", "c"]
-    assert [str(f) for f in three.files] == ["b"]
+    photos = [examples / f"portrait-{n}.jpg" for n in (1, 2, 3)]
+    two, three = quantize._halves([*photos, clip])
+    assert [f.name for f in two.files] == ["clip.mp4", "portrait-1.jpg", "portrait-3.jpg"]
+    assert [f.name for f in three.files] == ["clip.mp4", "portrait-2.jpg"]
+    four, five = quantize._halves([clip, clip.with_name("photo.jpg"), Path(f"{clip}")])
+    assert (list(four.files), list(five.files)) == ([clip, clip.with_name("photo.jpg")], [clip])
 
 
 def test_losses_are_shares_of_fp32(monkeypatch):
