@@ -287,7 +287,8 @@ class TestTheRealMachine:
         ("program", "message"),
         [("import os; os.kill(os.getpid(), 11)", "crashed with signal 11"),
          ("raise ValueError('this')", "ValueError: this"),
-         ("from mien.errors import ModelError; raise ModelError('that')", "^that"), ("import sys; sys.exit(3)", "status 3"),
+         ("from mien.errors import ModelError; raise ModelError('that')", "^that"),
+         ("import sys; sys.exit(3)", "status 3"),
          ("while True: pass", "no answer in 0 seconds")],
     )  # fmt: skip
     def test_a_trial_that_fails_is_told(self, program: str, message: str):
