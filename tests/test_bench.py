@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -451,8 +452,9 @@ def test_report_as_files(done):
     assert any(line.startswith("|   detect ") for line in lines)
     assert "2 streams" in page
     plot = (done.folder / "bench.svg").read_text()
-    assert plot.count("<svg") == plot.count("</svg>") == 1
-    assert "generate" in plot
+    texts = [e.text for e in ElementTree.fromstring(plot).iter() if e.tag.endswith("text")]
+    assert "mesh, cpu, fp32, 180p, 1 face, 2 streams" in texts
+    assert "generate" in texts
     with pytest.raises(UsageError, match=r"bench\.json already"):
         writing.prepare(done.folder)
     with pytest.raises(UsageError, match="is a file"):
@@ -483,6 +485,14 @@ def test_compare_with_something_else(tmp_path):
             report.load(other)
     with pytest.raises(UsageError, match=r"none\.json"):
         report.load(tmp_path / "none.json")
+
+
+def test_a_noisy_machine_is_said(done):
+    quiet = json.loads(json.dumps(done.report))
+    quiet["runs"][0]["others"] = 0.04
+    assert "others used up to 4% of the processors." in report.surroundings(quiet)
+    quiet["runs"][0]["others"] = 0.3
+    assert "slower than the machine" in report.surroundings(quiet)
 
 
 def test_tables_line_up_and_leave_out_what_nobody_knows():

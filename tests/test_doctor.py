@@ -214,10 +214,11 @@ def test_each_problem_and_its_mending(tmp_path: Path, name: str):
 
 
 def test_a_provider_that_was_asked_for_must_be_there(tmp_path: Path):
-    machine = Machine(trials={"cuda": "provider 'cuda' is not in this installation"})
+    machine = Machine()
     found = examined(machine, tmp_path, providers="cuda")
     assert not found.ok
     assert finding(found, "cuda").text == "not built in"
+    assert finding(found, "cuda").problem.endswith("not in this ONNX Runtime, which has cpu.")
     assert "onnxruntime-gpu" in finding(found, "cuda").mend
     assert examined(machine, tmp_path, providers="cuda", allow_fallback=True).ok
 
@@ -285,7 +286,9 @@ class TestTheRealMachine:
     @pytest.mark.parametrize(
         ("program", "message"),
         [("import os; os.kill(os.getpid(), 11)", "crashed with signal 11"),
-         ("raise ValueError('this')", "ValueError: this"), ("import sys; sys.exit(3)", "status 3"),
+         ("raise ValueError('this')", "ValueError: this"),
+         ("from mien.errors import ModelError; raise ModelError('that')", "^that"),
+         ("import sys; sys.exit(3)", "status 3"),
          ("while True: pass", "no answer in 0 seconds")],
     )  # fmt: skip
     def test_a_trial_that_fails_is_told(self, program: str, message: str):

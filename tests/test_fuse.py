@@ -231,6 +231,16 @@ def test_any_place_size_and_angle(plan, size, folder):
         assert apart(one, frame) <= LIMIT, (side, centre)
 
 
+def test_squares_that_do_not_go_into_the_frame(folder):
+    """A column is left over where the frame is averaged, and is painted all the same."""
+    make = made_by(folder, "inswapper_128")
+    fused = fuse.load(make, folder)
+    image, faces = scene(257, 257), [face_at(make.network.card, (140, 140), 520, 0)]
+    (outline,) = fused.outline(Frame(image), faces, [WHO])
+    assert paint.place(outline, 257, 257).written == (0, 0, 257, 257)
+    assert apart(as_one(fused, image, faces, NONE), by_steps(make, image, faces, NONE)) <= LIMIT
+
+
 def test_colours_at_the_edge_of_the_gamut(folder):
     """There the match of colours makes up to ten grey levels of one, and so of the rounding of a
     half, which differs in one pixel of some thousands."""

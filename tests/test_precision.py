@@ -17,7 +17,7 @@ from mien import precision, quantize, runtime, zoo
 from mien.cli import app
 from mien.errors import ModelError, UsageError
 from mien.precision import graph
-from mien.quantize import measures, recording
+from mien.quantize import keeping, measures, recording
 
 RANDOM = np.random.default_rng(5)
 
@@ -509,10 +509,31 @@ def test_wrong_words(name, to, said, examples, tmp_path, monkeypatch, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_already_quantised_or_half_is_refused(tmp_path: Path):
-    for name in ("relight_int8",):
-        with pytest.raises(ModelError, match="is quantised already"):
-            precision.simplify(zoo.path(zoo.find(name)), tmp_path / "s.onnx")
+def test_already_quantised_or_half_is_refused(net: Path, tmp_path: Path):
+    with pytest.raises(ModelError, match="is quantised already"):
+        precision.simplify(zoo.path(zoo.find("relight_int8")), tmp_path / "s.onnx")
+    precision.simplify(net, tmp_path / "s.onnx")
+    precision.to_fp16(tmp_path / "s.onnx", tmp_path / "h.onnx")
+    with pytest.raises(ModelError, match="computes in fp16"):
+        precision.simplify(tmp_path / "h.onnx", tmp_path / "t.onnx")
+
+
+def test_a_card_of_a_user_s_own_is_carried_on(tmp_path: Path):
+    """Of a model whose card is not mien's, the new one says all that its card says."""
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "mine.toml").write_text(
+        'like = "inswapper_128"\nfile = "mine.onnx"\nsize = 256\ntemplate = "ffhq_512"\n'
+        "mean = [1, 2, 3]\n[swap]\noffset = 1.5\noutput_mean = [4, 5.5, 6]\n"
+    )
+    models = zoo.Zoo.at(tmp_path)
+    mine = models.find("mine")
+    card = replace(mine, name="mine_fp16", file="mine_fp16.onnx", precision="fp16", full="mine")
+    (tmp_path / "made").write_bytes(b"graph")
+    place = tmp_path / "mine_fp16.onnx"
+    kept = keeping.keep({place: tmp_path / "made"}, place, card, models)
+    assert kept == card
+    assert place.read_bytes() == b"graph"
+    assert zoo.Zoo.at(tmp_path, precision="fp16").choose("mine") == card
 
 
 def test_a_recorder_answers_like_the_model_and_keeps_a_fair_few(net: Path):
@@ -532,9 +553,12 @@ def test_one_clip_is_halved_and_files_are_dealt_out(examples: Path):
     first, second = ([f.index for f in half.all()] for half in one)
     assert len(first) == len(second) > 10
     assert max(first) < min(second)
-    two, three = quantize._halves([Path(name) for name in "abc"])
-    assert [str(f) for f in two.files] == ["a", "c"]
-    assert [str(f) for f in three.files] == ["b"]
+    photos = [examples / f"portrait-{n}.jpg" for n in (1, 2, 3)]
+    two, three = quantize._halves([*photos, clip])
+    assert [f.name for f in two.files] == ["clip.mp4", "portrait-1.jpg", "portrait-3.jpg"]
+    assert [f.name for f in three.files] == ["clip.mp4", "portrait-2.jpg"]
+    four, five = quantize._halves([clip, clip.with_name("photo.jpg"), Path(f"{clip}")])
+    assert (list(four.files), list(five.files)) == ([clip, clip.with_name("photo.jpg")], [clip])
 
 
 def test_losses_are_shares_of_fp32(monkeypatch):

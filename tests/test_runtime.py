@@ -1,5 +1,6 @@
 """Loading and running of tiny graphs, and the errors that name what is wrong."""
 
+import json
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -334,9 +335,9 @@ class TestKeptGraphs:
         want = self.load(heavy, root)(X)[0]
         entry = self.entry(root)
         (entry / "graph.onnx").write_bytes(b"no graph")
-        (entry / "entry.json").write_text(
-            cache.json.dumps(cache._inventory(entry)), "utf-8"
-        )  # as if it had been written so
+        said = json.loads((entry / "entry.json").read_text())
+        said["files"] = cache._inventory(entry)  # as if it had been written so
+        (entry / "entry.json").write_text(json.dumps(said))
         np.testing.assert_array_equal(self.load(heavy, root)(X)[0], want)
         assert (entry / "graph.onnx").stat().st_size > 100
 
@@ -363,6 +364,29 @@ class TestKeptGraphs:
         monkeypatch.setattr(ort, "__version__", "0.0")
         self.load(heavy, root)
         assert self.entry(root) != old
+
+    def test_entries_of_models_that_changed_or_went_go(self, heavy: Path, root: Path):
+        other = heavy.with_name("other.onnx")
+        other.write_bytes(heavy.read_bytes())
+        self.load(other, root)
+        gone = self.entry(root)
+        other.unlink()
+        self.load(heavy, root)
+        changed = self.entry(root)
+        assert changed != gone
+        cache.os.utime(heavy, (1, 1))
+        self.load(heavy, root)
+        assert self.entry(root) != changed
+
+    def test_what_a_process_that_died_left_goes_after_a_day(self, heavy: Path, root: Path):
+        (root / "graphs" / ".new-old").mkdir(parents=True, mode=0o700)
+        (root / "graphs" / ".new-now").mkdir()
+        root.chmod(0o700)
+        cache.os.utime(root / "graphs" / ".new-old", (1, 1))
+        self.load(heavy, root)
+        names = {entry.name for entry in (root / "graphs").iterdir()}
+        assert ".new-now" in names
+        assert ".new-old" not in names
 
     def test_a_folder_where_others_write_is_not_trusted(self, heavy: Path, root: Path, caplog):
         caplog.set_level("INFO", "mien")

@@ -309,6 +309,20 @@ def test_weights_elsewhere_are_refused(tmp_path: Path, place: str, monkeypatch):
         runtime.load(written(folder, outside(place, offset=0, length=12)))
 
 
+def test_a_link_to_a_model_does_not_open_another_folder(tmp_path: Path, monkeypatch):
+    """ONNX Runtime looks for weights beside the link, and so must the check."""
+    monkeypatch.setattr(runtime.session.ort, "InferenceSession", None)
+    inside, secret = tmp_path / "models", tmp_path / "secret.bin"
+    (inside / "sub").mkdir(parents=True)
+    secret.write_bytes(bytes(12))
+    real = written(inside / "sub", outside("w.bin", offset=0, length=12))
+    (inside / "sub" / "w.bin").write_bytes(bytes(12))
+    (inside / "w.bin").symlink_to(secret)
+    (inside / "link.onnx").symlink_to(real)
+    with pytest.raises(ModelError, match=r"'w\.bin', outside"):
+        runtime.load(inside / "link.onnx")
+
+
 @pytest.mark.parametrize(
     "keys",
     [{"offset": 60}, {"offset": -4}, {"length": 8}, {"length": 1 << 50}, {"offset": "eleven"}],

@@ -152,7 +152,7 @@ class System:
             return json.loads(done.stdout.strip().rpartition("\n")[2])
         except ValueError:
             last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
-            raise ProviderError(last.removeprefix("mien.errors.")) from None
+            raise ProviderError(re.sub(r"^mien\.errors\.\w+: ", "", last)) from None
 
     def may_use(self, path: str) -> bool:
         """Whether this user may read and write a device."""
@@ -321,13 +321,10 @@ class Examination:
         asked = self.models.device.names()
         needed = [n for n in asked if n not in found.built]
         for name in (*found.built, *needed):
-            program = "import json; from mien.runtime import trial; "
-            try:
-                wrong = str(
-                    self.system.python(program + f"print(json.dumps(trial.attempt({name!r})))")
-                )
-            except ProviderError as error:
-                wrong = str(error)
+            if name in found.built:
+                wrong = self._tried(name)
+            else:
+                wrong = f"not in this ONNX Runtime, which has {', '.join(found.built)}"
             if not wrong:
                 yield Finding(name, "ok", "a trial ran on it")
                 continue
@@ -338,7 +335,7 @@ class Examination:
             yield Finding(
                 name, "fatal" if fatal else "none" if unasked else "problem",
                 "built in, not usable" if name in found.built else "not built in",
-                "" if unasked else f"Provider {name}: {wrong.split('; what mends it')[0]}.",
+                "" if unasked else f"Provider {name}: {wrong.partition(';')[0]}.",
                 provider.command if name not in found.built else provider.fix,
             )  # fmt: skip
         for vendor in self._vendors() if set(found.built) <= {"cpu"} else ():
@@ -349,6 +346,14 @@ class Examination:
                     f"There is a GPU of {vendor}, but this ONNX Runtime is for processors only.",
                     provider.command,
                 )  # fmt: skip
+
+    def _tried(self, name: str) -> str:
+        """What is wrong with a provider, from a process of its own; empty if nothing is."""
+        program = f"import json; from mien.runtime import trial; t = trial.attempt({name!r})"
+        try:
+            return str(self.system.python(f"{program}; print(json.dumps(t))"))
+        except ProviderError as error:
+            return str(error)
 
     def _models(self) -> Iterator[Finding]:
         shipped = [c for c in self.models.cards if c.shipped]
@@ -453,7 +458,7 @@ class Examination:
         except ProviderError as error:
             yield Finding(
                 "default chain", "fatal", "does not run",
-                f"The default chain does not run: {str(error).removeprefix('ProviderError: ')}.",
+                f"The default chain does not run: {str(error).partition(';')[0]}.",
                 "see the problems above; 'mien faces PHOTO -vv' shows more",
             )  # fmt: skip
         else:

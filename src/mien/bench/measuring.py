@@ -33,6 +33,8 @@ Progress = Callable[[str, int, int], None]
 WAIT: Final = 20.0
 """Seconds that the frames of one round may take by estimate; slow models get fewer frames."""
 
+NVIDIA: Final = {"cuda", "tensorrt"}
+
 PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
 
 LINES: Final = {"4k": 2160, "8k": 4320}
@@ -277,11 +279,14 @@ class _Bench:
                     fresh.add(single)
                     alones.setdefault(single, []).append(self._call("alone", single, frame))
                 runs[case].append(self._call("run", case, frame))
+        found = machine.describe()
+        if not found["gpu"] and any(NVIDIA & set(c.provider.split(",")) for c in self.chains):
+            log.warning("memory and power of the GPU are not measured: 'pip install nvidia-ml-py'")
         return {
             "kind": "mien bench",
             "format": 1,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine.describe(),
+            "machine": found,
             "load": {"before": before, "after": machine.load_average()},
             "settings": {
                 "seconds": self.options.seconds,

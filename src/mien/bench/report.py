@@ -20,6 +20,9 @@ COLOURS: Final = (
     "#4a6c8c", "#1b7f79", "#d1603d", "#5b5ea6", "#b8860b", "#7a8b3c", "#a3447f", "#777777",
 )  # fmt: skip
 
+QUIET: Final = 0.1
+"""Share of the processors that others may use without figures being far off."""
+
 NO_FIGURE: Final = "–"
 
 
@@ -147,6 +150,8 @@ def surroundings(report: dict[str, Any]) -> str:
     memory = f", {m['memory_gb']:.0f} GB" if m["memory_gb"] else ""
     others = [r["others"] for r in report["runs"] if r["others"] is not None]
     beside = f"; others used up to {max(others):.0%} of the processors" if others else ""
+    if others and max(others) > QUIET:
+        beside += ", so that all of it is slower than the machine, the efficiency above all"
     footage = f"{settings['input'] or 'Drawn footage'}, {settings['seconds']:g} s"
     encoder = " ".join(w for w in (settings["encoder"], settings["preset"]) if w)
     return (
@@ -300,7 +305,7 @@ def plot(report: dict[str, Any]) -> str:
             out.append(_bar(x, y, ms * span / longest, bar, colour, f"{name}: {ms:.1f} ms"))
             x += ms * span / longest
         out.append(_text(x + 6, y + 13, f"{_sum(run):.1f}"))
-    x = left
+    x = 10.0
     for name in names:
         colour = COLOURS[names.index(name) % len(COLOURS)]
         out.append(_bar(x, height - 22, 12, 12, colour, name))

@@ -105,14 +105,14 @@ def compose(path: Path | str, form: Form) -> Any:
     frame = Pixels(before)
     crop = _crop(before, frame, form)
     _feed(before, crop, inputs, form)
+    graph = model.graph
     after = Writer(onnx, "after", before.opset)
-    made = _read(after, PREFIX + _picture(model, form, Path(path).name), crop, form)
+    made = _read(after, graph.output[0].name, crop, form)
     patch = matched(after, frame, made)
     _pasted(after, frame, patch)
 
     tensor = onnx.TensorProto
     value = onnx.helper.make_tensor_value_info
-    graph = model.graph
     given = [
         value("region", tensor.UINT8, [many, "H", "W", 3]),
         value("shrink", tensor.INT64, [STAGES]),
@@ -236,8 +236,3 @@ def _checked(model: Any, name: str, form: Form) -> dict[str, Any]:
             f"gives {', '.join(o.name for o in model.graph.output)}; leave --fused out"
         )
     return inputs
-
-
-def _picture(model: Any, form: Form, name: str) -> str:
-    """Name of the output that is the picture, without the prefix."""
-    return str(model.graph.output[0].name).removeprefix(PREFIX)

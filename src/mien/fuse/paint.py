@@ -221,6 +221,8 @@ def place(outline: Outline, width: int, height: int) -> Placed | None:
         seen = geometry.transform(geometry.invert(outline.cut), corners)
         near = _around(seen, width, height)
         region = Rect(*map(min, near[:2], written[:2]), *map(max, near[2:], written[2:]))
+    else:  # what is left over after the last whole square
+        region = region._replace(x1=max(region.x1, written.x1), y1=max(region.y1, written.y1))
     side = -(-max(region.x1 - region.x0, region.y1 - region.y0) // STEP) * STEP
     shrink = [2 if times > 2**n else 1 for n in range(STAGES)]
     shrink[-1] = max(1, times // 2 ** (STAGES - 1))
@@ -345,7 +347,7 @@ def load(generate: Generate, models: zoo.Zoo | None = None, *, asked: bool = Tru
 
     root = cache.folder(models.device.cache)
     key = cache.key_of(source, "fused", FORMAT, form)
-    place = cache.find(root, "fused", key) or cache.keep(root, "fused", key, make)
+    place = cache.find(root, "fused", key) or cache.keep(root, "fused", key, source, make)
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         if place is None:
             place = Path(folder)

@@ -107,6 +107,10 @@ def simplify(source: Path, out: Path) -> None:
     model = library.load(str(out))
     fold_unshuffle(model)
     widen_constants(model)
+    if any(i.data_type == library.TensorProto.FLOAT16 for i in model.graph.initializer):
+        raise ModelError(
+            f"{source}: computes in fp16; another precision is made from an fp32 model"
+        )
     used = {i for node in model.graph.node for i in node.input}
     kept = [i for i in model.graph.initializer if i.name in used or _in_subgraph(model)]
     del model.graph.initializer[:]

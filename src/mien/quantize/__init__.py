@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from mien import __version__, api, precision, runtime, zoo
+from mien import __version__, api, media, precision, runtime, zoo
 from mien.errors import MediaError, ModelError, UsageError
 from mien.precision import Difference, Sample
 from mien.quantize import keeping, measures, recording
@@ -47,6 +47,9 @@ PEOPLE: Final = 2
 LEAST: Final = 8
 """Samples without which ranges are a guess."""
 
+WHOLE: Final = (0.0, 1.0)
+"""Of a file."""
+
 TESTED: Final = 32
 """Samples by which outputs are compared."""
 
@@ -71,18 +74,16 @@ class _Half:
     """Of the footage; frames are decoded when they are asked for, since many do not fit.
 
     Attributes:
-        files: Photos and videos.
-        count: Frames of each.
-        part: Of each file, from and up to this share of it.
+        files: Photo or video → from and up to which share of it.
+        count: Frames of each whole video.
     """
 
-    files: tuple[Path, ...]
+    files: dict[Path, tuple[float, float]]
     count: int
-    part: tuple[float, float] = (0.0, 1.0)
 
     def of(self, file: Path) -> Iterator[Frame]:
         """Frames of one file."""
-        return recording.frames_of(file, self.count, self.part)
+        return recording.frames_of(file, self.count, self.files[file])
 
     def all(self) -> Iterator[Frame]:
         """Frames of all files."""
@@ -190,11 +191,25 @@ def _files(given: Sequence[Path | str]) -> list[Path]:
 
 
 def _halves(files: Sequence[Path]) -> tuple[_Half, _Half]:
-    """Every second file for ranges, the others to measure on; of a single one its halves."""
-    count = max(2, math.ceil(2 * FRAMES / len(files)))
-    if len(files) == 1:
-        return _Half((files[0],), count, (0.0, 0.5)), _Half((files[0],), count, (0.5, 1.0))
-    return _Half(tuple(files[::2]), count), _Half(tuple(files[1::2]), count)
+    """Every second video and photo for ranges, the others to measure on; one video is cut in two.
+
+    Raises:
+        MediaError: A file cannot be read.
+    """
+    kinds: dict[bool, list[Path]] = {True: [], False: []}
+    for file in files:
+        with media.open_source(file) as source:
+            kinds[source.info.kind == "image"].append(file)
+    photos, videos = kinds[True], kinds[False]
+    parts: tuple[dict[Path, tuple[float, float]], ...] = ({}, {})
+    for number, file in enumerate(videos):
+        parts[number % 2][file] = WHOLE
+    if len(videos) == 1:
+        parts[0][videos[0]], parts[1][videos[0]] = (0.0, 0.5), (0.5, 1.0)
+    for number, file in enumerate(photos):
+        parts[number % 2][file] = WHOLE
+    count = math.ceil(2 * FRAMES / max(len(videos), 1))
+    return _Half(parts[0], count), _Half(parts[1], count)
 
 
 def _record(
@@ -259,7 +274,7 @@ def _measured(  # noqa: PLR0917
     """Differences, losses and speed of a model against fp32."""
     outputs = precision.differences(*pair, samples)
     chains = [recording.chain(card, recording.instead(models, card.name, model)) for model in pair]
-    footage = Footage(half.all, dict.fromkeys(half.files, half.part[0] > 0), people)
+    footage = Footage(half.all, {file: part != WHOLE for file, part in half.files.items()}, people)
     found = measures.losses(card, (chains[0], chains[1]), pair, samples, footage, outputs)
     full, now = precision.speed(*pair, samples[0])
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from mien import geometry, quality, runtime, zoo
+from mien.errors import NoFace
 from mien.evaluate import report
 from mien.evaluate.measuring import Samples, measure
 from mien.evaluate.targets import look_through
@@ -17,6 +19,8 @@ from mien.identity import find_faces
 from mien.pipeline import Swapper
 from mien.precision import Difference, Sample
 from mien.types import Faces, Frame, Identity
+
+log = logging.getLogger(__name__)
 
 STEPS: Final = 5
 """A measure of ``mien evaluate`` that is near zero counts as this many of its steps, so that a
@@ -175,13 +179,19 @@ def _quality(pair: tuple[Swapper, Swapper], footage: Footage) -> dict[str, Loss]
     samples: dict[str, list[Samples]] = {"full": [], "now": []}
     generators = {"full": pair[0].generate, "now": pair[1].generate}
     for clip, half in footage.clips.items():
-        target = look_through(clip, pair[0], PLACES * (1 + half))
+        try:
+            target = look_through(clip, pair[0], PLACES * (1 + half))
+        except NoFace as error:
+            log.info("%s", error)
+            continue
         if half:
             target = replace(
                 target,
                 places=target.places[len(target.places) // 2 :],
                 blinks=tuple(i for i in target.blinks if i >= target.frames // 2),
             )
+        if not target.places:
+            continue
         found = measure(target, footage.people, generators, pair[0])
         for (name, _), values in found.samples.items():
             samples[name].append(values)

@@ -67,9 +67,14 @@ def usual() -> Path:
 
 def key_of(path: Path, *parts: Any) -> str:
     """A name for what depends on a file, by where it is and when it changed, and on the parts."""
+    return hashlib.sha256(repr((_source(path), parts)).encode()).hexdigest()[:32]
+
+
+def _source(path: Path) -> list[str | int]:
+    """Where a file is, and all that changes when it does."""
     found = path.stat()
-    what = (str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-    return hashlib.sha256(repr((what, parts)).encode()).hexdigest()[:32]
+    times = [found.st_mtime_ns, found.st_ctime_ns]
+    return [str(path.resolve()), found.st_size, *times, found.st_ino]
 
 
 @cache
@@ -90,8 +95,8 @@ def find(root: Path | None, kind: str, key: str) -> Path | None:
     place = root / kind / key
     try:
         said = json.loads((place / ENTRY).read_text("utf-8"))
-        whole = said == _inventory(place)
-    except (OSError, ValueError):
+        whole = said["files"] == _inventory(place)
+    except (OSError, ValueError, TypeError, KeyError):
         whole = False
     if whole:
         os.utime(place / ENTRY)
@@ -102,13 +107,16 @@ def find(root: Path | None, kind: str, key: str) -> Path | None:
     return None
 
 
-def keep(root: Path | None, kind: str, key: str, make: Callable[[Path], None]) -> Path | None:
+def keep(
+    root: Path | None, kind: str, key: str, source: Path, make: Callable[[Path], None]
+) -> Path | None:
     """Make an entry in a folder of its own, which then takes its place in one step.
 
     Args:
         root: The cache folder; None keeps nothing and does not call ``make``.
         kind: Subfolder.
         key: Of :func:`key_of`.
+        source: The file that the key is of; when it changes or goes, so does the entry.
         make: Writes files into the folder given; what it raises goes through.
 
     Returns:
@@ -125,7 +133,8 @@ def keep(root: Path | None, kind: str, key: str, make: Callable[[Path], None]) -
         return None
     try:
         make(scratch)
-        (scratch / ENTRY).write_text(json.dumps(_inventory(scratch)), "utf-8")
+        entry = {"files": _inventory(scratch), "source": _source(source)}
+        (scratch / ENTRY).write_text(json.dumps(entry), "utf-8")
         scratch.rename(root / kind / key)
     except OSError as error:  # another process was first, or the disk is full
         log.info("%s: not kept (%s)", root / kind / key, error.strerror)
@@ -152,10 +161,17 @@ def _inventory(place: Path) -> dict[str, list[int]]:
 
 
 def _prune(place: Path) -> None:
-    old = time.time() - DAYS * 86400
+    """Remove what is of no more use: of files that changed or went, or long unused."""
+    now = time.time()
     for entry in place.iterdir():
         mark = entry / ENTRY
-        stamp = (mark if mark.exists() else entry).stat().st_mtime
-        # What a process that died left behind goes after a day.
-        if stamp < old or (entry.name.startswith(".new-") and stamp < time.time() - 86400):
+        try:
+            said = json.loads(mark.read_text("utf-8"))["source"]
+            stale = said != _source(Path(said[0])) or mark.stat().st_mtime < now - DAYS * 86400
+        except FileNotFoundError:
+            # The source went; or the entry is in the making, unless its process died a day ago.
+            stale = mark.exists() or (entry.exists() and entry.stat().st_mtime < now - 86400)
+        except (OSError, ValueError, TypeError, LookupError):
+            stale = True
+        if stale:
             drop(entry)

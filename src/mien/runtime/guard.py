@@ -119,7 +119,7 @@ def _external(file: OnnxFile, tensor: Tensor) -> tuple[Path, int]:
     """File and length of values that lie outside; only within the model's own folder."""
     said = f"{file.path}: {_said(tensor)}"
     location = tensor.external.get("location", "")
-    folder = file.path.resolve().parent
+    folder = file.path.parent.resolve()  # where ONNX Runtime looks, wherever a link may lead
     place = (folder / location).resolve() if "\0" not in location else folder
     inside = place != folder and place.is_relative_to(folder)
     if not location or Path(location).is_absolute() or ".." in Path(location).parts or not inside:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 WORTH: Final = 512 * 1024
 """Files from this size on, in bytes, have their optimised graph kept."""
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of what is kept; another number makes all entries stale."""
 
 CALIBRATION: Final = ".calibration.flatbuffers"
@@ -146,7 +146,7 @@ def _on_cpu(path: Path, size: int, device: Device, keep: _Keep) -> Any:
             raise OSError(0, str(error)) from error
 
     if keep.root and size >= WORTH and cache.free(keep.root) > 2 * size + (64 << 20):
-        cache.keep(keep.root, "graphs", keep.key, make)
+        cache.keep(keep.root, "graphs", keep.key, path, make)
     return made[0] if made else _loaded(path, _options(device), usual)
 
 
@@ -394,7 +394,7 @@ def _prove(
             f"({listed}); {add}--provider {names},cpu allows it",
         )
     elif tried:
-        cache.keep(keep.root, "proofs", keep.key, lambda folder: None)
+        cache.keep(keep.root, "proofs", keep.key, path, lambda folder: None)
 
 
 def _warmed(path: Path, model: Model) -> bool:
