@@ -232,8 +232,8 @@ def test_a_profile_is_not_painted_and_half_a_turn_is():
 def lids_at(mesh, left: float, right: float):
     """The mesh with its eyes open by shares of how far they are open."""
     out = mesh.copy()
-    for ring, share in ((landmarks.LEFT_EYE, left), (landmarks.RIGHT_EYE, right)):
-        ring = list(ring)
+    eyes = ((list(landmarks.LEFT_EYE), left), (list(landmarks.RIGHT_EYE), right))
+    for ring, share in eyes:
         middle = out[ring, 1].mean()
         out[ring, 1] = middle + (out[ring, 1] - middle) * share
     return out

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
+from mien.api.loading import load
 from mien.api.people import consent_of, enrol, reference, target_consent_of
 from mien.api.swapping import Result, swap, swap_folder, swap_image
-from mien.pipeline import load
 
 __all__ = [
     "FileProgress",
