@@ -270,7 +270,7 @@ def test_the_mesh_settles_in_one_place_whoever_found_the_face(finder, footage):
     apart = []
     for name in ("groups/t1.jpg", "groups/simswap_multi_people.jpg", "portraits/lp_s1.jpg"):
         frame = Frame(media.read_image(footage / name))
-        wanted = mesh(frame, pair(frame))
+        wanted = mesh(frame, pair.thorough(frame.image))
         for face in mesh(frame, alone.quick(frame.image)):
             shared = detect.iou(face.box, np.stack([w.box for w in wanted]))
             if shared.max() < 0.3:
