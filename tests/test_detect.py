@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from mien import detect, runtime, zoo
+from mien import detect, landmarks, media, runtime, zoo
 from mien.errors import ModelError
 from mien.types import Face, Frame
 
@@ -261,6 +261,25 @@ def test_bars_on_hand_drawn_boxes(mode, footage, root, monkeypatch):
     outcomes = measure.measure(footage, measure.looks(detect.load())[mode])
     assert measure.recall(outcomes) >= 0.95
     assert measure.precision(outcomes) >= 0.98
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("finder", ["centerface", "blazeface_full"])
+def test_the_mesh_settles_in_one_place_whoever_found_the_face(finder, footage):
+    pair, alone, mesh = detect.load(), detect.load(name=finder), landmarks.load()
+    apart = []
+    for name in ("groups/t1.jpg", "groups/simswap_multi_people.jpg", "portraits/lp_s1.jpg"):
+        frame = Frame(media.read_image(footage / name))
+        wanted = mesh(frame, pair(frame))
+        for face in mesh(frame, alone.quick(frame.image)):
+            shared = detect.iou(face.box, np.stack([w.box for w in wanted]))
+            if shared.max() < 0.3:
+                continue
+            same = wanted[int(shared.argmax())]
+            off = np.linalg.norm(face.mesh[:468, :2] - same.mesh[:468, :2], axis=1).mean()
+            apart.append(off / (same.box[2:] - same.box[:2]).max())
+    assert len(apart) >= 7
+    assert max(apart) <= 0.02
 
 
 def test_drawn_boxes_lie_inside_their_pictures(root):

@@ -339,7 +339,7 @@ def load(generate: Generate, models: zoo.Zoo | None = None, *, asked: bool = Tru
         generate.times,
         1.0 if generate.takes_strength else min(picked.strength, 1.0),
     )
-    source = models.path(network.card)
+    source = models.path(models.choose(network.card))
     name = f"{network.card.name}-fused.onnx"
 
     def make(folder: Path) -> None:
