@@ -22,9 +22,10 @@ from mien.api.files import (
     open_part,
     with_total,
 )
+from mien.api.loading import load
 from mien.errors import MediaError, MienError, UsageError
 from mien.media.sink import Temporary
-from mien.pipeline import Stream, Swapper, load
+from mien.pipeline import Stream, Swapper
 from mien.types import (
     Face,
     Image,

@@ -9,8 +9,9 @@ from typing import get_args
 import numpy as np
 
 from mien import identity, media
+from mien.api.loading import load
 from mien.errors import NoFace, UsageError
-from mien.pipeline import Swapper, load
+from mien.pipeline import Swapper
 from mien.types import (
     Consent,
     ConsentBasis,

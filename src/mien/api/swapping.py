@@ -23,10 +23,11 @@ from mien.api.files import (
     output_names,
     with_total,
 )
+from mien.api.loading import load
 from mien.errors import MediaError, MienError, UsageError
 from mien.media.info import IMAGE_SUFFIXES
 from mien.media.sink import CONTAINERS, Temporary
-from mien.pipeline import Report, Stream, Swapper, load
+from mien.pipeline import Report, Stream, Swapper
 from mien.provenance import Marker
 from mien.types import (
     Consent,
