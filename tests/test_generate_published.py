@@ -685,6 +685,24 @@ def test_inputs_with_names_of_their_own_are_told_by_their_shape(folder: Folder):
     np.testing.assert_array_equal(one.image, two.image)
 
 
+def test_a_graph_of_half_precision_is_fed_in_it(folder: Folder):
+    name = put(folder, INSWAPPER)
+    path = folder.path(folder.find(name))
+    before = generate.load(name, folder)
+    graph = onnx.load(path)
+    for port in graph.graph.input:
+        port.type.tensor_type.elem_type = TensorProto.FLOAT16
+        cast = helper.make_node("Cast", [port.name], [f"{port.name}_32"], to=TensorProto.FLOAT)
+        for node in graph.graph.node:
+            node.input[:] = [f"{n}_32" if n == port.name else n for n in node.input]
+        graph.graph.node.insert(0, cast)
+    onnx.save(graph, path)
+    after = generate.load(name, folder)
+    face, who = at(turned(0.9, 0, -100, -90), places(INSWAPPER)), person(ARCFACE_V2, 112)
+    one, two = (m(Frame(scene()), [face], [who])[0] for m in (before, after))
+    assert np.abs(one.image.astype(int) - two.image).max() <= 1
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_the_emap_is_read_as_it_is_stored(kind, folder: Folder):
     name = put(folder, INSWAPPER)
