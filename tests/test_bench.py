@@ -84,7 +84,7 @@ def made_up(fps, **more):
         "fps": fps, "frames": 10, "faces": 1.0, "processor": 50.0, "others": 0.1,
         "stages": {"decode": [1.0, 3.0], "generate": [20.0] * 10, "detect": [5.0]},
         "outer": ["decode", "generate"], "intervals": [20.0, 22.0], "peak_mb": 100.0,
-        "gpu": None, "rapl": None,
+        "gpu": None, "rapl": None, "models": {},
     }  # fmt: skip
     return out | more
 
@@ -381,6 +381,8 @@ def test_forms_of_a_precision():
     def form(model, precision, provider="cpu"):
         return form_of(Chain(model, provider, precision), runtime.CPU)
 
+    assert form("relight", "auto", "tensorrt") == ("relight", "auto", "auto")
+    assert form(standin.NAME, "auto") == (standin.NAME, "fp32", "auto")
     assert form("relight", "int8") == ("relight", "int8", "auto")
     assert form("relight", "fp16", "tensorrt,cuda") == ("relight", "fp32", "fp16")
     assert form(standin.NAME, "fp16") == (f"{standin.NAME}_fp16", "fp32", "auto")
@@ -423,12 +425,13 @@ def test_a_run_reports_what_was_measured(done):
     assert len(done.report["runs"]) == 1
     run = done.report["runs"][0]
     assert {k: run[k] for k in report.KEY} == {
-        "model": "mesh", "provider": "cpu", "precision": "fp32", "fused": "auto",
+        "model": "mesh", "provider": "cpu", "precision": "auto", "fused": "auto",
         "resolution": "180p", "faces": 1, "streams": 2,
     }  # fmt: skip
-    assert run["frames"] == 2 * 21, "every frame of both streams"
+    frames = run["frames"]
+    assert frames in range(4, 2 * 21 + 1, 2), "as many of both streams; fewer on a slow machine"
     assert run["faces_a_frame"] == 1
-    assert run["stages"]["generate"]["count"] == 42
+    assert run["stages"]["generate"]["count"] == frames
     for name in ("decode", "track", "generate", "blend", "mark", "encode"):
         spread = run["stages"][name]
         assert 0 < spread["p50"] <= spread["p95"] <= spread["p99"]
@@ -437,6 +440,8 @@ def test_a_run_reports_what_was_measured(done):
     assert run["fps"] > 1
     assert run["efficiency"] == pytest.approx(run["fps"] / run["bound_fps"], rel=0.01)
     assert run["peak_mb"] > 50
+    assert run["models"]["generate"] == "mesh"
+    assert "facemesh" in run["models"]["landmarks"]
     start = run["start"]["cached"]
     assert 0 < start["imported"] < start["loaded"] < start["enrolled"] < start["first_frame"]
     assert done.report["machine"]["cores"] >= 1
@@ -453,7 +458,7 @@ def test_report_as_files(done):
     assert "2 streams" in page
     plot = (done.folder / "bench.svg").read_text()
     texts = [e.text for e in ElementTree.fromstring(plot).iter() if e.tag.endswith("text")]
-    assert "mesh, cpu, fp32, 180p, 1 face, 2 streams" in texts
+    assert "mesh, cpu, auto, 180p, 1 face, 2 streams" in texts
     assert "generate" in texts
     with pytest.raises(UsageError, match=r"bench\.json already"):
         writing.prepare(done.folder)
@@ -464,6 +469,7 @@ def test_report_as_files(done):
 
 
 def test_compare(done):
+    assert report.load(done.folder / "bench.json")["runs"] == done.report["runs"]
     old = json.loads(json.dumps(done.report))
     run = old["runs"][0]
     run["fps"], run["peak_mb"] = run["fps"] / 2, run["peak_mb"] * 4
@@ -474,12 +480,12 @@ def test_compare(done):
     assert changes["generate p50, ms"] == 1
     lines = report.change_lines(done.report, old)
     assert any("fps" in line and "(× 2.00)" in line for line in lines)
-    assert lines[-1] == "mesh, cpu, fp32, 180p, 4 faces, 2 streams: only in the earlier report"
+    assert lines[-1] == "mesh, cpu, auto, 180p, 4 faces, 2 streams: only in the earlier report"
 
 
 def test_compare_with_something_else(tmp_path):
     other = tmp_path / "other.json"
-    for text in ("[]", '{"report": 1}', "no json"):
+    for text in ("[]", '{"report": 1}', "no json", '{"kind": "mien bench", "runs": [{}]}'):
         other.write_text(text)
         with pytest.raises(UsageError, match=r"other\.json"):
             report.load(other)

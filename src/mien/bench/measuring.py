@@ -16,14 +16,14 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple
 
 from mien import errors, media, runtime, zoo
 from mien.bench import footage, machine, standin
 from mien.bench.figures import Alone, Spread, bound, middle, share, slowest
 from mien.bench.worker import NONE, Job
 from mien.errors import MienError, UsageError
-from mien.zoo.card import Precision
+from mien.runtime import Precision
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ WAIT: Final = 20.0
 
 NVIDIA: Final = {"cuda", "tensorrt"}
 
-PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
 
 LINES: Final = {"4k": 2160, "8k": 4320}
 """Names of heights beside ``720p``."""
@@ -113,7 +112,7 @@ class Options:
 
     models: Sequence[str] = ("relight",)
     providers: Sequence[str] = ("cpu",)
-    precisions: Sequence[Precision] = ("fp32",)
+    precisions: Sequence[Precision] = ("auto",)
     fused: Sequence[Fused] = ("auto",)
     stages: Mapping[str, Any] = field(default_factory=dict)
     resolutions: Sequence[Resolution] = (Resolution(1920, 1080),)
@@ -177,13 +176,13 @@ class Form(NamedTuple):
 
     Attributes:
         generator: Name by which it is loaded.
-        weights: Precision of models, where there is one in it.
+        weights: Precision of models, where there is one in it; ``auto`` is what mien takes.
         arithmetic: Precision of the provider; ``auto`` is as the weights are.
     """
 
     generator: str
     weights: Precision = "fp32"
-    arithmetic: runtime.Precision = "auto"
+    arithmetic: Precision = "auto"
 
 
 def form_of(chain: Chain, device: runtime.Device) -> Form:
@@ -196,13 +195,14 @@ def form_of(chain: Chain, device: runtime.Device) -> Form:
         ProviderError: A provider is unknown.
     """
     names = replace(device, providers=chain.provider).names()
-    if any(chain.precision in runtime.PROVIDERS[name].precision for name in names):
+    asked = chain.precision not in ("auto", "fp32")
+    if asked and any(chain.precision in runtime.PROVIDERS[name].precision for name in names):
         return Form(chain.model, arithmetic=chain.precision)
     if chain.model != standin.NAME:
         return Form(chain.model, chain.precision)
     if chain.precision == "int8":
         raise UsageError(f"--precision int8: {standin.NAME} comes in fp32 and fp16")
-    return Form(standin.name_in(chain.precision))
+    return Form(standin.name_in("fp16" if chain.precision == "fp16" else "fp32"))
 
 
 def measure(options: Options, progress: Progress | None = None) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class _Bench:
             )
         ]
         # Without models there is nothing that a precision or a provider could change.
-        chains = [Chain(NONE, "cpu", "fp32") if c.model == NONE else c for c in chains]
+        chains = [Chain(NONE, "cpu", "auto") if c.model == NONE else c for c in chains]
         self.chains = list(dict.fromkeys(chains))
         sizes, self.fps = list(product(options.resolutions, options.faces)), float(footage.FPS)
         if options.clip is not None:
@@ -318,6 +318,7 @@ class _Bench:
             self._say(f"{chain}: start")
             each.append(call(job))
         later = {key: median(e[key] for e in each[1:]) for key in each[0]}
+        later["frame"] = min(e["frame"] for e in each)  # others may slow it, nothing speeds it up
         return {
             "cold": {k: round(v, 3) for k, v in each[0].items()},
             "cached": {k: round(v, 3) for k, v in later.items()},
@@ -424,6 +425,7 @@ def row(
     return {
         **case.chain._asdict(),
         "label": standin.LABEL if case.chain.model == standin.NAME else "",
+        "models": runs[0]["models"],
         "resolution": str(case.resolution),
         "faces": case.faces,
         "streams": case.streams,

@@ -38,6 +38,12 @@ def load(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot be read as a report of mien bench ({error})") from error
     if not isinstance(report, dict) or report.get("kind") != "mien bench":
         raise UsageError(f"{path}: is not a report of mien bench; it writes bench.json")
+    try:  # all that is read of it later
+        change_lines(report, report)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: is a report of mien bench of another form, or damaged ({error!r})"
+        ) from error
     return report
 
 
@@ -70,7 +76,7 @@ def table(report: dict[str, Any]) -> list[str]:
                 run["fused"] if run["fused"] in FUSED else NO_FIGURE,
                 f"ONNX Runtime {report['machine']['onnxruntime']} {run['provider']}",
                 run["resolution"],
-                "?" if not run["faces"] else str(run["faces"]),
+                str(run["faces"]) if run["faces"] else NO_FIGURE,
                 str(run["streams"]),
                 speed(run["fps"]),
                 f"{run['efficiency']:.0%}",
@@ -143,6 +149,11 @@ def judged(run: dict[str, Any]) -> str:
     )
 
 
+def loaded(run: dict[str, Any]) -> str:
+    """Which models did it; ``auto`` may have chosen others than the names say."""
+    return "; ".join(f"{stage}: {name}" for stage, name in run["models"].items())
+
+
 def surroundings(report: dict[str, Any]) -> str:
     """Machine, versions, load and settings in a paragraph."""
     m, load, settings = report["machine"], report["load"], report["settings"]
@@ -169,6 +180,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     lines = table(report)
     for run in report["runs"]:
         lines += ["", f"{title(run)}: {judged(run)}; milliseconds", *stages(run)]
+        lines += [loaded(run)] if run["models"] else []
     lines += ["", "Seconds from the start of the process", *starts(report)]
     return [*lines, "", surroundings(report)]
 
@@ -177,7 +189,8 @@ def page(report: dict[str, Any], changes: Sequence[str] = ()) -> str:
     """The report in Markdown, from the second level of headings on."""
     parts = [f"## Speed\n\n{surroundings(report)}", "\n".join(table(report)), "![](bench.svg)"]
     for run in report["runs"]:
-        parts.append(f"### {title(run)}\n\n{judged(run).capitalize()}. Milliseconds:")
+        models = f" Models: {loaded(run)}." if run["models"] else ""
+        parts.append(f"### {title(run)}\n\n{judged(run)}.{models} Milliseconds:")
         parts.append("\n".join(stages(run)))
     parts += ["## Starting\n\nSeconds from the start of the process:", "\n".join(starts(report))]
     if changes:

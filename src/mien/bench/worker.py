@@ -117,11 +117,13 @@ class Chain:
         swapper: Shared by all streams.
         plan: One drawn person on all faces.
         idle: Nothing is swapped.
+        mark: Draws the label, which it renders once.
     """
 
     swapper: pipeline.Swapper
     plan: SwapPlan
     idle: bool
+    mark: Marker = field(default_factory=lambda: Marker(consent=CONSENT))
 
     def stream(self, times: pipeline.Times | None = None) -> pipeline.Stream:
         """State for one more video."""
@@ -134,20 +136,17 @@ class Chain:
 
     def warm(self, frame: Frame) -> None:
         """Do once, on a copy of a frame, what the first frame of a stream costs beyond others."""
-        self.paint(
-            self.stream(), Frame(frame.image.copy(), frame.index, frame.pts, frame.time_base)
-        )
+        own = Frame(frame.image.copy(), frame.index, frame.pts, frame.time_base)
+        self.mark(self.paint(self.stream(), own))
 
-    def sink(
-        self, folder: Path, source: media.Source, mark: Marker, options: media.SinkOptions
-    ) -> media.Sink:
+    def sink(self, folder: Path, source: media.Source, options: media.SinkOptions) -> media.Sink:
         """A file in the folder, as large as frames become."""
         enlarge, info = self.swapper.upscaler, source.info
         return media.open_sink(
             folder / "out.mp4",
             source,
             options=options,
-            metadata=mark.metadata(),
+            metadata=self.mark.metadata(),
             size=None if enlarge is None else enlarge.size(info.width, info.height),
         )
 
@@ -201,7 +200,7 @@ def start(job: Job, began: float) -> dict[str, Any]:
 def alone(job: Job) -> dict[str, Any]:
     """Milliseconds a frame of each stage with nothing beside it, by clock and by processor."""
     ready = chain(job, load(job))
-    times, mark = Samples(), Marker(consent=CONSENT)
+    times = Samples()
     stream = ready.stream(times)
     with (
         TemporaryDirectory(prefix="mien-bench-") as folder,
@@ -211,8 +210,8 @@ def alone(job: Job) -> dict[str, Any]:
         ready.warm(frames[0])
         painted = [ready.paint(stream, frame) for frame in frames]
         with times("mark"):
-            marked = [mark(frame) for frame in painted]
-        with times("encode"), ready.sink(Path(folder), source, mark, job.options) as sink:
+            marked = [ready.mark(frame) for frame in painted]
+        with times("encode"), ready.sink(Path(folder), source, job.options) as sink:
             for one in marked:
                 sink.write(one)
     count = len(frames)
@@ -269,6 +268,7 @@ def run(job: Job) -> dict[str, Any]:
         "processor": 1000 * processor / max(frames, 1),
         "others": others,
         "stages": {n: [t for v in videos for t in v.times.wall.get(n, ())] for n in names},
+        "models": {stage: name for stage, (name, _) in ready.swapper.models.items()},
         "outer": sorted({n for v in videos for n in v.times.outer}),
         "intervals": [t for v in videos for t in intervals(v.written)],
         "peak_mb": machine.peak_memory(),
@@ -288,15 +288,15 @@ class _Video(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        job, mark = self._job, Marker(consent=CONSENT)
+        job, ready = self._job, self._ready
         try:
             with (
                 TemporaryDirectory(prefix="mien-bench-") as folder,
                 media.open_source(job.clip, end=job.end) as source,
-                self._ready.sink(Path(folder), source, mark, job.options) as sink,
+                self._ready.sink(Path(folder), source, job.options) as sink,
             ):
                 self.report = pipeline.run(
-                    *(source, sink, self._ready.stream(self.times), self._ready.plan, mark),
+                    *(source, sink, ready.stream(self.times), ready.plan, ready.mark),
                     workers=job.workers,
                     progress=lambda _: self.written.append(time.perf_counter()),
                 )

@@ -46,7 +46,7 @@ def bench(  # noqa: PLR0917
         typer.Option(metavar="NAME,…", help="cpu, cuda …; a+b is one session with both."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Of models: fp32, fp16, int8.")
+        str | None, typer.Option(metavar="NAME,…", help="Of models: auto, fp32, fp16, int8.")
     ] = None,
     fused: Annotated[
         str | None,
@@ -106,6 +106,7 @@ def bench(  # noqa: PLR0917
     def work() -> int:
         from mien.bench import measuring, report, writing
         from mien.media import SinkOptions
+        from mien.runtime import PRECISIONS
 
         settings = settings_of(
             config,
@@ -133,7 +134,7 @@ def bench(  # noqa: PLR0917
         options = measuring.Options(
             models=chosen,
             providers=[name.replace("+", ",") for name in named],
-            precisions=one_of(precision or settings.precision, "--precision", measuring.PRECISIONS),
+            precisions=one_of(precision or settings.precision, "--precision", PRECISIONS),
             fused=one_of(fused or together, "--fused", tuple(measuring.FUSED)),
             stages={
                 "detector": settings.detector,
