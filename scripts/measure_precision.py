@@ -42,7 +42,6 @@ RANGES = ("clips/lp_d0.mp4", "clips/lp_d13.mp4", "clips/ghost_nggyup.mp4", "clip
           "clips/facenet_1080p.mp4")  # fmt: skip
 MEASURED = ("clips/lp_d12.mp4", "clips/WDA_KatieHill_000.mp4", "clips/lp_src_s13.mp4")
 ONE = runtime.Device(threads=1)
-FOLDS = 2
 
 Figures = dict[str, float]
 Measured = dict[str, Figures]
@@ -117,7 +116,8 @@ class Both:
 def of_embedder(card: zoo.ModelCard, pair: dict[str, runtime.Model], args: Any) -> Measured:
     if args.train is None:
         return {name: {} for name in pair}
-    folds = measure_embed.read_pairs(args.train / "lfw-pairs.txt")[:FOLDS]
+    folds = measure_embed.read_pairs(args.train / "lfw-pairs.txt")[: args.folds]
+    folds = [fold[start::2] for fold in folds for start in (0, 1)]  # the report needs two
     wanted = {name for fold in folds for a, b, _ in fold for name in (a, b)}
     both = Both({name: chain(card, model).embed for name, model in pair.items()})
     photos = measure_embed.read_photos(args.train / "lfw-192.tar", wanted.__contains__)
@@ -179,6 +179,8 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="with lfw-192.tar and lfw-pairs.txt")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--out", type=Path, help="keep the int8 files there")
+    parser.add_argument("--methods", default=",".join(precision.METHODS), help="of calibration")
+    parser.add_argument("--folds", type=int, default=2, help="of the pairs' list, 600 pairs each")
     parser.add_argument("--rounds", type=int, default=60)
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -193,7 +195,7 @@ def main() -> None:
             samples = seen[name]
             if not card.size:  # free sizes: the most frequent one is enough to measure time by
                 samples = [s for s in samples if s[0].size <= 3 * 512 * 512][:32]
-            choice = precision.choose_int8(simple, made, samples)
+            choice = precision.choose_int8(simple, made, samples, methods=args.methods.split(","))
             full, folded, int8 = (runtime.load(p, ONE) for p in (source, simple, made))
             row: dict[str, Any] = {"model": name, "method": choice.method, "kept": len(choice.kept)}
             row["tried"] = {k: round(v, 4) for k, v in choice.tried.items()}

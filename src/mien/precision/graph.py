@@ -70,8 +70,7 @@ def simplify(source: Path, out: Path) -> None:
 
     ONNX Runtime's own basic optimisations fold what is constant and melt neighbours (fp16 weights
     become fp32, a batch normalisation goes into its convolution); they write standard operators
-    that run everywhere. Then two rewritings of ours, see :func:`fold_unshuffle` and
-    :func:`widen_constants`.
+    that run everywhere. Then a rewriting of ours, see :func:`fold_unshuffle`.
 
     Args:
         source: The ``.onnx`` file.
@@ -106,7 +105,6 @@ def simplify(source: Path, out: Path) -> None:
             ) from error
     model = library.load(str(out))
     fold_unshuffle(model)
-    widen_constants(model)
     if any(i.data_type == library.TensorProto.FLOAT16 for i in model.graph.initializer):
         raise ModelError(
             f"{source}: computes in fp16; another precision is made from an fp32 model"
@@ -184,36 +182,6 @@ def _unshuffled(graph: Any, weights: dict[str, Any]) -> Iterator[tuple[Any, list
             _, depth, rows, r, columns, _ = apart
             if joined[1:] == [depth * r**2, rows, columns]:
                 yield conv, chain[:3], r
-
-
-def widen_constants(model: Any) -> None:
-    """Repeat a constant per channel along the rows of a channels-last picture; exact.
-
-    ``(N, H, W, 3) - (1, 1, 1, 3)`` is computed in steps of three values, which took longer than
-    any convolution of a recogniser; against ``(1, 1, W, 3)`` a row is one step.
-    """
-    library = onnx()
-    sizes = {
-        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-        for v in (*model.graph.input, *model.graph.value_info)
-    }
-    weights = {i.name: i for i in model.graph.initializer}
-    added: dict[str, Any] = {}
-    for node in model.graph.node:
-        if node.op_type not in ("Add", "Sub", "Mul", "Div"):
-            continue
-        for here, there in ((0, 1), (1, 0)):
-            value, picture = weights.get(node.input[here]), sizes.get(node.input[there], [])
-            if value is None or len(picture) != 4 or picture[2] < 2 or not 2 <= picture[3] <= 16:
-                continue
-            array = library.numpy_helper.to_array(value)
-            if array.size != picture[3] or array.shape[-1:] != (picture[3],):
-                continue
-            name = f"{value.name}_row"
-            row = np.tile(array.reshape(1, 1, 1, -1), (1, 1, picture[2], 1))
-            added[name] = library.numpy_helper.from_array(np.ascontiguousarray(row), name)
-            node.input[here] = name
-    model.graph.initializer.extend(added.values())
 
 
 def feeds(model: Any, samples: Sequence[Sample]) -> list[dict[str, Floats]]:
