@@ -65,7 +65,7 @@ def frames(folder: Path, names: Sequence[str], each: int) -> list[list[Frame]]:
 
 def asked(folder: Path, names: Sequence[str], each: int = 10) -> dict[str, list[Sample]]:
     """What every model is asked while faces of some files are put onto others."""
-    models = Recording(ONE)
+    models = Recording(ONE, precision="fp32")
     swapper = pipeline.load(models=models)
     some = frames(folder, names, each)
     people = [p for p in (recording.person_in(f[:4], swapper) for f in some) if p]

@@ -310,7 +310,7 @@ def test_a_black_face_switches_unless_fp32_makes_one_too(tmp_path: Path, caplog)
 def test_models_open_in_the_precision_that_is_asked_for(tmp_path: Path):
     assert zoo.Zoo(precision="int8").open("relight")[0].name == "relight_int8"
     assert zoo.Zoo(precision="int8").open("facemesh")[0].name == "facemesh"  # has none
-    assert zoo.Zoo().open("relight")[0].name == "relight"
+    assert zoo.Zoo(precision="fp32").open("relight")[0].name == "relight"
     assert zoo.Zoo(precision="fp16").choose("relight_int8").name == "relight_int8"
     shipped = zoo.find("relight_int8")
     (tmp_path / "mine.onnx").write_bytes(b"")
@@ -331,14 +331,16 @@ def test_relight_s_own_setting_takes_the_user_s_own_first(tmp_path: Path):
     assert made.occlude.model.name == "occlude"
 
 
-def test_a_chain_says_what_it_runs_in(swapper):
+def test_a_chain_says_what_it_runs_in():
     from mien import pipeline
 
     made = pipeline.load(models=zoo.Zoo(precision="int8"))
     assert made.models["generate"] == ("relight_int8", "cpu")
     assert made.models["landmarks"] == ("facemesh", "cpu")
     assert made.generate.network.name == "relight_int8"
-    assert swapper.models["generate"] == ("relight", "cpu")
+    full = pipeline.load(models=zoo.Zoo(precision="fp32"))
+    assert full.models["generate"] == ("relight", "cpu")
+    assert full.generate.network.name == "relight"
     with pytest.raises(UsageError, match=r"--precision fp16: none of .*relight.*--to fp16"):
         pipeline.load(models=zoo.Zoo(precision="fp16"))
     with pytest.raises(UsageError, match="--precision int8: none of"):
