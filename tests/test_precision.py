@@ -325,7 +325,8 @@ def test_relight_s_own_setting_takes_the_user_s_own_first(tmp_path: Path):
     shipped = zoo.path(zoo.find("relight_int8"))
     own = replace(zoo.find("relight_int8"), name="mine", shipped=False, file=str(shipped))
     made = generate.load(
-        "relight:precision=int8", zoo.Zoo(folder=tmp_path, cards=(*zoo.CARDS, own))
+        "relight:precision=int8",
+        zoo.Zoo(folder=tmp_path, cards=(*zoo.CARDS, own), precision="fp32"),
     )
     assert made.network.name == "mine"
     assert made.occlude.model.name == "occlude"
@@ -335,7 +336,7 @@ def test_a_chain_says_what_it_runs_in():
     from mien import pipeline
 
     made = pipeline.load(models=zoo.Zoo(precision="int8"))
-    assert made.models["generate"] == ("relight_int8", "cpu")
+    assert made.models["generate"] == ("relight_int8+occlude_int8", "cpu")
     assert made.models["landmarks"] == ("facemesh", "cpu")
     assert made.generate.network.name == "relight_int8"
     full = pipeline.load(models=zoo.Zoo(precision="fp32"))
@@ -441,14 +442,14 @@ def test_quantise_keeps_file_card_report_and_table(monkeypatch, tmp_path, photos
     names = {p.name for p in tmp_path.iterdir() if p.is_file()}
     # TensorRT's table is for the fp32 model, and looked for under its name.
     table = "occlude.calibration.flatbuffers"
-    assert names == {"occlude_int8.onnx", "occlude_int8.json", table}
-    report = json.loads((tmp_path / "occlude_int8.json").read_text())
+    assert names == {"occlude_int8_own.onnx", "occlude_int8_own.json", table}
+    report = json.loads((tmp_path / "occlude_int8_own.json").read_text())
     assert report["bytes"]["full"] > 2 * report["bytes"]["now"]
     assert report["measures"]["overlap of masks (IoU)"]["loss"] <= 0.5
     models = zoo.Zoo.at(tmp_path, precision="int8")
     card, model = models.open("occlude")
     assert (card.name, card.full, card.precision, card.task) == (
-        "occlude_int8", "occlude", "int8", "occlude",
+        "occlude_int8_own", "occlude", "int8", "occlude",
     )  # fmt: skip
     assert card.licence == zoo.find("occlude").licence
     x = np.random.default_rng(1).uniform(0, 1, (2, 128, 128, 5)).astype(np.float32)
