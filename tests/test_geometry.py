@@ -1,11 +1,13 @@
 """Fits, matrices and rasterising, against known answers, round trips and a slow reference."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mien import geometry
+from mien.types import Rect
 
 relaxed = settings(deadline=None)  # the machine may be busy
 coordinate = st.floats(-200, 200, allow_nan=False, width=32)
@@ -228,3 +230,48 @@ def test_triangle_maps_of_several_and_of_a_degenerate_one():
     np.testing.assert_allclose(maps[0], [[2, 0, 5], [0, 1, 5]], atol=1e-6)
     np.testing.assert_allclose(maps[1], maps[0], atol=1e-6)
     np.testing.assert_allclose(maps[2], [[0, 0, 5], [0, 0, 5]])
+
+
+@pytest.mark.parametrize("zoom", [0.7, 1.7, 2.6, 4.8, 9.0])
+@pytest.mark.parametrize("turn", [0.0, 0.4])
+def test_a_block_of_an_enlarged_map_is_that_part_of_the_whole(zoom: float, turn: float):
+    rng = np.random.default_rng(3)
+    values = cv2.GaussianBlur(rng.normal(size=(40, 40, 2)).astype(np.float32), (0, 0), 3)
+    c, s = np.cos(turn) * zoom, np.sin(turn) * zoom
+    matrix = np.array([[c, -s, 5.0], [s, c, -3.0]])
+    made = geometry.Enlarged(values, matrix, (150, 110))
+    whole = made.block(Rect(0, 0, 150, 110))
+    assert whole.shape == (110, 150, 2)
+    for rect in (Rect(0, 0, 150, 48), Rect(37, 48, 111, 96), Rect(149, 109, 150, 110)):
+        np.testing.assert_allclose(made.block(rect), whole[rect.slices()], atol=1e-5)
+    # Where it is not the rim that goes on, it is the map at that place, cubic or linear.
+    at = np.array([[70.0, 50.0], [81.0, 44.0]])
+    cells = geometry.transform(geometry.invert(matrix), at)
+    inner = (cells > 3).all(1) & (cells < 36).all(1)
+    want = cv2.remap(values, cells[:, :1], cells[:, 1:], cv2.INTER_CUBIC)[:, 0]
+    got = np.array([whole[int(y), int(x)] for x, y in at])
+    np.testing.assert_allclose(got[inner], want[inner], atol=0.02)
+
+
+def test_places_are_affine_to_the_last_pixel():
+    matrix = np.array([[5.0, 0.0, 2.0], [0.0, 5.0, -1.0]])
+    lookup = geometry.places(np.array([[1.5, 0.2, 3.0], [-0.1, 1.1, 7.0]]), 40, 40)
+    made = geometry.enlarged_places(lookup, matrix, (190, 170)).block(Rect(0, 0, 190, 170))
+    back = geometry.compose(np.array([[1.5, 0.2, 3.0], [-0.1, 1.1, 7.0]]), geometry.invert(matrix))
+    np.testing.assert_allclose(made, geometry.places(back, 190, 170), atol=1e-3)
+
+
+def test_blocks_reach_all_that_a_mask_reaches_and_leave_out_corners():
+    where = np.zeros((64, 64), bool)
+    yy, xx = np.mgrid[:64, :64]
+    where[(xx - 32) ** 2 + (yy - 32) ** 2 < 20**2] = True
+    matrix = np.array([[7.0, 0.0, 30.0], [0.0, 7.0, 10.0]])
+    size = (500, 480)
+    seen = cv2.warpAffine(where.astype(np.uint8), matrix, size) > 0
+    covered = np.zeros(size[::-1], bool)
+    for rect in geometry.blocks(where, matrix, size):
+        assert not rect.empty
+        assert not covered[rect.slices()].any()
+        covered[rect.slices()] = True
+    assert covered[seen].all()
+    assert covered.mean() < 0.85 * (280 + 60) ** 2 / (500 * 480) + 0.15

@@ -163,6 +163,29 @@ def bands(rows: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + BAND, rows)
 
 
+def blocks(where: NDArray[Any], matrix: Matrix, size: tuple[int, int]) -> Iterator[Rect]:
+    """What a mask reaches under a matrix, in bands that are as wide as they need to be.
+
+    Args:
+        where: ``(h, w)`` bool.
+        matrix: ``(2, 3)`` mask → result.
+        size: Width and height of the result.
+    """
+    step = BAND // 3
+    small = -(-size[0] // step), -(-size[1] // step)
+    onto = matrix / step
+    onto[:, 2] += 0.5 / step - 0.5
+    # A cell more on each side makes good for what is between the pixels that are looked at.
+    grown = cv2.dilate(where.astype(np.uint8), np.ones((3, 3), np.uint8))
+    seen = cv2.warpAffine(grown, onto, small, flags=cv2.INTER_LINEAR)
+    seen = np.asarray(cv2.dilate(seen, np.ones((3, 3), np.uint8)))
+    for first, last in bands(size[1]):
+        columns = np.flatnonzero(seen[first // step : -(-last // step)].any(0))
+        if len(columns):
+            right = min(size[0], int(columns[-1] + 1) * step)
+            yield Rect(int(columns[0]) * step, first, right, last)
+
+
 class Enlarged:
     """A smooth map under an enlarging matrix: cubic to twice its size, then linear.
 
@@ -185,7 +208,6 @@ class Enlarged:
         plus: Matrix | None = None,
     ) -> None:
         zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-        self.size = size
         self.times = times = max(1, int(zoom / 1.5))
         # A pixel more all around, since the rim of what is resized is not interpolated. Pixel x
         # of the result lies at (x + 0.5) / times + 0.5 of the part that is kept.
@@ -205,16 +227,18 @@ class Enlarged:
             back = np.array([[times, 0, less], [0, times, less]])
             self._part = np.asarray(cv2.add(self._part, places(compose(plus, back), *part)))
 
-    def rows(self, first: int, last: int) -> NDArray[Any]:
-        """Rows ``first`` to ``last`` of the result."""
-        k, width = self.times, self.size[0]
+    def block(self, rect: Rect) -> NDArray[Any]:
+        """A part of the result; ``rect`` lies inside it."""
+        k = self.times
         if k == 1:
-            return self._part[first + 1 : last + 1, 1 : width + 1]
-        a, b = first // k, -(-last // k) + 2
-        size = (self._part.shape[1] * k, (b - a) * k)
-        band = cv2.resize(self._part[a:b], size, interpolation=cv2.INTER_LINEAR)
-        top = first - (a - 1) * k
-        return np.asarray(band[top : top + last - first, k : k + width])
+            return self._part[rect.y0 + 1 : rect.y1 + 1, rect.x0 + 1 : rect.x1 + 1]
+        x, y = rect.x0 // k, rect.y0 // k
+        part = self._part[y : -(-rect.y1 // k) + 2, x : -(-rect.x1 // k) + 2]
+        size = (part.shape[1] * k, part.shape[0] * k)
+        whole = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
+        left, top = rect.x0 - (x - 1) * k, rect.y0 - (y - 1) * k
+        height, width = rect.y1 - rect.y0, rect.x1 - rect.x0
+        return np.asarray(whole[top : top + height, left : left + width])
 
 
 def enlarged_places(lookup: Floats, matrix: Matrix, size: tuple[int, int]) -> Enlarged:

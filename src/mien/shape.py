@@ -27,6 +27,10 @@ MOST: Final = 0.06
 """Bound of a bend in parts of the distance that the mesh is high."""
 
 
+SEEN: Final = 0.4
+"""Pixels of a bend below which the frame is left as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bend:
     """A smooth field of shifts around a face.
@@ -141,7 +145,7 @@ def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:
 def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     """The frame around a face after the bend, as a patch; None where nothing moves visibly."""
     height, width = frame.image.shape[:2]
-    far = np.linalg.norm(bend.shift, axis=2) > 0.25
+    far = np.linalg.norm(bend.shift, axis=2) > SEEN
     if not far.any():
         return None
     ys, xs = np.nonzero(far)
@@ -157,9 +161,9 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     onto[:, 2] -= (region.x0, region.y0)
     lookup = geometry.Enlarged(-bend.shift, onto, size, np.eye(2, 3))
     scene = frame.image[region.slices()]
-    image = np.empty_like(scene)
-    for first, last in geometry.bands(size[1]):
-        geometry.sample(scene, lookup.rows(first, last), image[first:last])
+    image = scene.copy()
+    for rect in geometry.blocks(far, onto, size):
+        image[rect.slices()] = geometry.sample(scene, lookup.block(rect))
     full = np.full(image.shape[:2], 255, np.uint8)
     matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
     return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)

@@ -369,14 +369,14 @@ def _painted(  # noqa: PLR0917
     places = seen.flow.lookup * np.float32(0.5 ** (level - small))
     lookup = geometry.enlarged_places(places, onto, size)
     gain, bias, cut = (geometry.Enlarged(v, onto, size) for v in (lit.gain, lit.bias, alpha))
-    image, mask_ = np.empty((size[1], size[0], 3), np.uint8), np.empty(size[::-1], np.uint8)
-    for first, last in geometry.bands(size[1]):
-        band = geometry.sample(paint.levels[level], lookup.rows(first, last))
+    image, mask_ = np.zeros((size[1], size[0], 3), np.uint8), np.zeros(size[::-1], np.uint8)
+    for rect in geometry.blocks(alpha > 0, onto, size):
+        part = geometry.sample(paint.levels[level], lookup.block(rect))
         if seen.gamma < 1:
-            band = light.raise_to(band, seen.gamma)
-        scaled = cv2.multiply(band, gain.rows(first, last), dtype=cv2.CV_32F)
-        cv2.add(scaled, bias.rows(first, last), dst=image[first:last], dtype=cv2.CV_8U)
-        mask_[first:last] = cut.rows(first, last)
+            part = light.raise_to(part, seen.gamma)
+        scaled = cv2.multiply(part, gain.block(rect), dtype=cv2.CV_32F)
+        image[rect.slices()] = cv2.add(scaled, bias.block(rect), dtype=cv2.CV_8U)
+        mask_[rect.slices()] = cut.block(rect)
     if lit.blur * zoom > 0.4:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
     return image, mask_
