@@ -127,7 +127,8 @@ def load(
         "upscale": [] if upscaler == "none" else [upscaler],
     }
     finders = ["blazeface_full", "centerface"] if detector == detect.DEFAULT else [detector]
-    fitters = list(dict.fromkeys([landmarks.DEFAULT, landmarker]))
+    refined = models.find(landmarker).family in landmarks.SPARSE
+    fitters = [landmarks.DEFAULT, landmarker] if refined else [landmarker]
     others = [embedder, generator, *chain.from_iterable(given.values())]
     shown = _shown([*finders, *fitters, *others, *(["occlude"] * (kind == "relight"))], models)
     if shown.get("occlude", "occlude") != "occlude":

@@ -151,6 +151,8 @@ def _cut(image: Image, face: Face, share: float, size: int) -> tuple[Image, geom
 
 
 def _with(face: Face, five: Floats, score: float) -> Face:
-    """With points, and with their score where no mesh has one."""
+    """With points, and with their score where no mesh has one; as it was if they are none."""
+    if float(np.ptp(five, axis=0).max()) < 1e-3:
+        return face  # all in one place: no face can be aligned by them
     sure = score if face.mesh is None else face.mesh_score
     return replace(face, points=np.asarray(five, np.float32), mesh_score=sure)
