@@ -31,6 +31,8 @@ class Look(NamedTuple):
         gamma: Exponent that its contrast wants, see :func:`mien.generate.light.match_contrast`;
             already applied to ``painted``.
         blur: In cells, to make the portrait as soft as the target.
+        fine: Share of detail finer than a cell that is kept, see
+            :func:`mien.generate.light.match_fine`.
         gain: ``(128, 128, 3)`` float32, low-frequency light in closed form.
         bias: The same, 0..255; painted · gain + bias is lit.
         alpha: ``(128, 128)`` float32 0..1, where the patch is shown.
@@ -45,6 +47,7 @@ class Look(NamedTuple):
     painted: Image
     gamma: float
     blur: float
+    fine: float
     gain: Floats
     bias: Floats
     alpha: Floats
@@ -121,8 +124,11 @@ def look(  # noqa: PLR0917
     inputs[6], inputs[7] = np.float32(1) - free, outline
     inputs[8], inputs[9] = flow.stretch, ours
     inputs[10], inputs[11], inputs[12] = side, strength, float(eyes)
+    soft = light.match_sharpness(rough * here.sharpness, there.sharpness)
+    # What is made soft has lost its fine detail by that.
+    fine = light.match_fine(gamma * here.fine, there.fine) if soft == 0 else 1.0
     return Look(
-        flow, painted, gamma, light.match_sharpness(rough * here.sharpness, there.sharpness),
+        flow, painted, gamma, soft, fine,
         gain, bias, outline * flow.visible * ours * free, inputs,
     )  # fmt: skip
 

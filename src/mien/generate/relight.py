@@ -77,12 +77,14 @@ class Lit(NamedTuple):
         bias: ``(128, 128, 3)`` float32, 0..255; portrait · gain + bias is seen.
         alpha: ``(128, 128)`` float32 0..1, where.
         blur: In cells.
+        fine: Share of the finest detail that is kept.
     """
 
     gain: Floats
     bias: Floats
     alpha: Floats
     blur: float
+    fine: float = 1.0
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class Held:
                 cv2.addWeighted(now.bias, k, last.bias, 1 - k, 0).astype(np.float32),
                 cv2.addWeighted(now.alpha, share, last.alpha, 1 - share, 0).astype(np.float32),
                 last.blur + k * (now.blur - last.blur),
+                last.fine + k * (now.fine - last.fine),
             )
         self.index, self.lit = index, now
         return now
@@ -260,7 +263,7 @@ class RelightGenerator:
             more, extra = (np.ascontiguousarray(v[0].transpose(1, 2, 0)) for v in (more, extra))
             gain, bias = gain * more, bias * more + extra * np.float32(255)
         gain, bias = settle(seen, crop, gain, bias)
-        return Lit(gain, bias, seen.alpha, seen.blur)
+        return Lit(gain, bias, seen.alpha, seen.blur, seen.fine)
 
 
 def load(options: str = "", models: zoo.Zoo | None = None) -> RelightGenerator:
@@ -379,6 +382,9 @@ def _painted(  # noqa: PLR0917
         mask_[rect.slices()] = cut.block(rect)
     if lit.blur * zoom > 0.4:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
+    if lit.fine < 0.97:
+        broad = cv2.GaussianBlur(image, (0, 0), max(zoom, 0.8))
+        image = np.asarray(cv2.addWeighted(image, lit.fine, broad, 1 - lit.fine, 0), np.uint8)
     return image, mask_
 
 
