@@ -272,6 +272,10 @@ class Stream:
         self._one_graph: bool | None = None  # not decided yet
         self._deciding = threading.Lock()
 
+    def look(self, options: TrackOptions) -> None:
+        """Follow faces in this way from the next frame on; who is followed stays so."""
+        self._tracker.options = options
+
     def observe(self, frame: Frame) -> Faces:
         """Find and follow the faces of the next frame.
 
