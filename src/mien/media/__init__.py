@@ -6,6 +6,14 @@ and writes back only what was changed. Timestamps, sound and subtitles travel un
 
 from __future__ import annotations
 
+from mien.media.camera import (
+    DeviceCamera,
+    FileCamera,
+    PushCamera,
+    Shot,
+    StreamCamera,
+    open_camera,
+)
 from mien.media.codecs import ENCODERS, encoders, versions
 from mien.media.images import MAX_PIXELS, read_image
 from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
@@ -18,19 +26,25 @@ __all__ = [
     "ENCODERS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "DeviceCamera",
+    "FileCamera",
     "ImageSink",
     "ImageSource",
     "Marked",
     "MediaInfo",
+    "PushCamera",
+    "Shot",
     "Sink",
     "SinkOptions",
     "Source",
+    "StreamCamera",
     "Temporary",
     "VideoSink",
     "VideoSource",
     "encoders",
     "kind_of",
     "list_images",
+    "open_camera",
     "open_sink",
     "open_source",
     "read_image",
