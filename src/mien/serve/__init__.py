@@ -1,8 +1,8 @@
 """One page for browsers, and the way in for games and scripts.
 
-The engine's process makes a :class:`BrowserOutput`, which is an output like any other: ``open``,
-``write`` and ``close`` are called by the engine, and the page is at ``url`` from the beginning.
-It starts a second process (:mod:`mien.serve.process`) for HTTP and sockets. Pictures cross by
+The engine's process calls :func:`browser_output` for a :class:`BrowserOutput`, an output like
+any other: ``open``, ``write`` and ``close`` are called by the engine, and the page is at ``url``
+from the beginning. It starts a second process (:mod:`mien.serve.process`) for HTTP and sockets. Pictures cross by
 mailboxes in shared memory, words by a pipe.
 """
 
@@ -12,20 +12,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mien.serve.control import EngineControls as EngineControls
     from mien.serve.options import PORT as PORT
     from mien.serve.options import PageOptions as PageOptions
     from mien.serve.options import is_loopback as is_loopback
     from mien.serve.options import new_token as new_token
     from mien.serve.output import BrowserOutput as BrowserOutput
     from mien.serve.output import Controls as Controls
+    from mien.serve.output import browser_output as browser_output
     from mien.serve.visitors import Perform as Perform
 
 _HOME = {
     "PORT": "options",
     "BrowserOutput": "output",
     "Controls": "output",
+    "EngineControls": "control",
     "PageOptions": "options",
     "Perform": "visitors",
+    "browser_output": "output",
     "is_loopback": "options",
     "new_token": "options",
 }
@@ -35,8 +39,10 @@ __all__ = [
     "PORT",
     "BrowserOutput",
     "Controls",
+    "EngineControls",
     "PageOptions",
     "Perform",
+    "browser_output",
     "is_loopback",
     "new_token",
 ]

@@ -11,12 +11,17 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from mien.errors import MediaError, MienError
+from mien.live import Look
 from mien.live.types import Shown
+from mien.pipeline import Swapper
 from mien.serve import pictures, protocol
+from mien.serve.control import Performance
 from mien.serve.options import Boxes, PageOptions, is_loopback
 from mien.serve.process import serve
 from mien.serve.shared import Board, Link
 from mien.serve.visitors import Perform, Visitors
+from mien.track import TrackOptions
+from mien.types import Identity
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +32,7 @@ START_SECONDS: Final = 30.0
 class Controls(Protocol):
     """What may be changed from the page while the server's camera runs.
 
-    Both methods are called from a thread of the page's own.
+    The methods are called from threads of the page's own.
     """
 
     def settings(self) -> dict[str, Any]:
@@ -36,6 +41,10 @@ class Controls(Protocol):
 
     def choices(self) -> dict[str, list[Any]]:
         """Setting → the values it may take; ``[low, high]`` for a number."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures to be shown, name → number or words; asked for twice a second."""
         ...
 
     def change(self, values: Mapping[str, Any]) -> None:
@@ -55,7 +64,6 @@ class BrowserOutput:
 
     Args:
         options: Where to listen, and limits.
-        controls: Of the engine whose output this is; None where the server has no camera.
         perform: Makes what swaps the pictures of one browser camera; None takes no such cameras.
 
     Attributes:
@@ -71,16 +79,16 @@ class BrowserOutput:
         self,
         options: PageOptions | None = None,
         *,
-        controls: Controls | None = None,
         perform: Callable[[], Perform] | None = None,
     ) -> None:
         self.options = options or PageOptions()
         if perform is None:
             self.options = replace(self.options, sessions=0)
-        self._controls = controls
+        self._controls: Controls | None = None
         self._boxes = Boxes(self.options.sessions)
         self._viewers = 0
         self._told = 0.0
+        self._shown: dict[str, Any] = {}
         self._closing = False
         context = multiprocessing.get_context("spawn")
         lock = context.Lock()
@@ -125,6 +133,10 @@ class BrowserOutput:
         """Whether only this machine reaches the page."""
         return is_loopback(self.options.host)
 
+    def attach(self, controls: Controls) -> None:
+        """Let viewers of the server's camera change what they see; once, before ``open``."""
+        self._controls = controls
+
     def open(self, width: int, height: int, fps: float) -> None:
         """Offer the server's camera on the page."""
         self._tell_state(camera=True)
@@ -139,6 +151,7 @@ class BrowserOutput:
             raise MediaError("the page's server ended")
         if not self._viewers:
             return
+        self._tell()
         message = pictures.message(
             shown,
             shown.marked.frame.index,
@@ -148,21 +161,6 @@ class BrowserOutput:
         )
         if self._board.post(self._boxes.view, message):
             self._link.send("frame")
-
-    def tell(self, statistics: Mapping[str, Any]) -> None:
-        """Show figures on the page; at most two a second are passed on.
-
-        Args:
-            statistics: Name → number or words, as in :class:`mien.live.types.Statistics`.
-        """
-        now = time.monotonic()
-        if now - self._told >= 0.5:
-            self._told = now
-            self._link.send("statistics", values=dict(statistics))
-
-    def refresh(self) -> None:
-        """Show settings on the page that were changed elsewhere, by a key for instance."""
-        self._tell_state(camera=True)
 
     def close(self) -> None:
         """End the server's process and free everything."""
@@ -184,12 +182,19 @@ class BrowserOutput:
 
     def _tell_state(self, *, camera: bool) -> None:
         controls = self._controls
-        self._link.send(
-            "state",
-            server_camera=camera,
-            settings={} if controls is None else controls.settings(),
-            choices={} if controls is None else controls.choices(),
-        )
+        self._shown = {} if controls is None else controls.settings()
+        choices = {} if controls is None else controls.choices()
+        self._link.send("state", server_camera=camera, settings=self._shown, choices=choices)
+
+    def _tell(self) -> None:
+        """Twice a second: figures, and settings that were changed elsewhere."""
+        now = time.monotonic()
+        if self._controls is None or now - self._told < 0.5:
+            return
+        self._told = now
+        self._link.send("statistics", values=self._controls.statistics())
+        if self._controls.settings() != self._shown:
+            self._tell_state(camera=True)
 
     def _hear(self) -> None:
         for message in self._link:
@@ -209,3 +214,43 @@ class BrowserOutput:
         except MienError as error:
             self._link.send("refused", client=message["client"], message=str(error))
         self._tell_state(camera=True)
+
+
+def browser_output(
+    swapper: Swapper,
+    look: Look,
+    people: Mapping[str, Identity],
+    options: PageOptions | None = None,
+    *,
+    private: bool = False,
+    tracking: TrackOptions | None = None,
+) -> BrowserOutput:
+    """What ``-o browser`` stands for: the page is served when this returns, at ``url``.
+
+    Give it to the engine as an output, and the engine to it::
+
+        page = browser_output(swapper, look, people, PageOptions(port=8765))
+        engine = Engine(camera, swapper, look, [page])
+        page.attach(EngineControls(engine, people))
+
+    It also serves browser cameras while no engine runs; whoever made it calls ``close``, which
+    may be called twice.
+
+    Args:
+        swapper: Shared with the engine.
+        look: What browser cameras show at first.
+        people: Identities that may be chosen, by name.
+        options: Where to listen, and limits.
+        private: No raw face may be shown.
+        tracking: How faces are followed.
+
+    Raises:
+        MediaError: The port is taken, or the server does not start.
+    """
+    prepare: Any = getattr(swapper.generate, "prepare", None)
+    for person in people.values() if prepare is not None else ():
+        prepare(person)
+    return BrowserOutput(
+        options,
+        perform=lambda: Performance(swapper, look, people, private=private, tracking=tracking),
+    )

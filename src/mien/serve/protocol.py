@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.errors import UsageError
 
@@ -171,7 +171,7 @@ class Change(_Message):
 
 Message = Hello | Ack | Ping | Change
 
-_MESSAGES: Final = TypeAdapter[Message](Message)
+_KINDS: Final[dict[str, type[Message]]] = {"hello": Hello, "ack": Ack, "ping": Ping, "set": Change}
 
 
 def parse(text: str) -> Message:
@@ -186,12 +186,11 @@ def parse(text: str) -> Message:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError("a message is no JSON") from error
-    kinds = {"hello": Hello, "ack": Ack, "ping": Ping, "set": Change}
     name = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(name, str) or name not in kinds:
-        raise UsageError(f"expected a message of type {', '.join(kinds)}, not {str(name)[:40]!r}")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise UsageError(f"expected a message of type {', '.join(_KINDS)}, not {str(name)[:40]!r}")
     try:
-        return kinds[name].model_validate(value)
+        return _KINDS[name].model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:40]

@@ -51,6 +51,8 @@ class Board:
         strides = [_STATE.size + SLOTS * (-(-size // 64) * 64) for size in self.sizes]
         self._starts = [sum(strides[:n]) for n in range(len(strides))]
         self._memory = SharedMemory(name, create=name is None, size=sum(strides))
+        assert self._memory.buf is not None
+        self._buffer = self._memory.buf
         if self._mine:
             for box in range(len(self.sizes)):
                 self._save(box, -1, -1, False, 0, 0, 0, 0)
@@ -76,7 +78,7 @@ class Board:
             newest, reading, *_ = self._load(box)
             slot = next(n for n in range(SLOTS) if n not in (newest, reading))
         start = self._slot(box, slot)
-        self._memory.buf[start : start + len(message)] = message
+        self._buffer[start : start + len(message)] = message
         with self._locked():
             _, reading, called, number, *lengths = self._load(box)
             lengths[slot] = len(message)
@@ -95,7 +97,7 @@ class Board:
         if slot < 0:
             return None
         start = self._slot(box, slot)
-        message = bytes(self._memory.buf[start : start + lengths[slot]])
+        message = bytes(self._buffer[start : start + lengths[slot]])
         with self._locked():
             newest, _, called, number_now, *lengths = self._load(box)
             # What was taken is not offered again, nor kept.
@@ -109,11 +111,12 @@ class Board:
             _, _, _, number, *lengths = self._load(box)
             for slot, length in enumerate(lengths):
                 start = self._slot(box, slot)
-                self._memory.buf[start : start + length] = bytes(length)
+                self._buffer[start : start + length] = bytes(length)
             self._save(box, -1, -1, False, number, 0, 0, 0)
 
     def close(self) -> None:
         """Let go of the memory; whoever made it removes it."""
+        del self._buffer
         self._memory.close()
         if self._mine:
             self._memory.unlink()
@@ -122,10 +125,10 @@ class Board:
         return self._starts[box] + _STATE.size + slot * (-(-self.sizes[box] // 64) * 64)
 
     def _load(self, box: int) -> tuple[int, ...]:
-        return _STATE.unpack_from(self._memory.buf, self._starts[box])
+        return _STATE.unpack_from(self._buffer, self._starts[box])
 
     def _save(self, box: int, *state: int) -> None:
-        _STATE.pack_into(self._memory.buf, self._starts[box], *state)
+        _STATE.pack_into(self._buffer, self._starts[box], *state)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -10,8 +10,9 @@ const LABELS = {
   identity: "Face",
   strength: "Strength",
   faces: "Whose face is replaced",
-  mark: "Label in the picture",
+  mark: "Words added to the label",
   on_miss: "When a face is missed",
+  paused: "Paused: nothing is replaced",
 };
 
 let connection = null;
@@ -35,6 +36,7 @@ async function about() {
   const wanted = document.querySelector(`input[name=role][value="${hash.get("role")}"]`);
   if (wanted && !wanted.disabled) wanted.checked = true;
   if (hash.get("size")) $("size").value = hash.get("size");
+  $("accepted").checked = localStorage.getItem("mien-accepted") === "yes";
   document.body.classList.toggle("only", hash.has("only"));
   showRows();
   document.body.dataset.ready = "yes";
@@ -61,19 +63,18 @@ async function start() {
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`;
   const hello = { role, accepted: $("accepted").checked, token };
   connection = new Connection(url, hello, {
-    welcome: () => { running(true); camera?.run(connection); },
+    welcome: (message) => {
+      localStorage.setItem("mien-accepted", "yes");
+      running(true);
+      if (message.values) showSettings(message);
+      camera?.run(connection);
+    },
     settings: showSettings,
     statistics: ({ values, viewers }) => { server = { ...values, viewers }; },
     error: (message) => say(`${message[0].toUpperCase()}${message.slice(1)}.`),
     closed: stop,
     picture: (picture) => draw(picture, role),
   });
-  const mine = connection;
-  mine.handlers.welcome = (message) => {
-    running(true);
-    if (message.values) showSettings(message);
-    camera?.run(mine);
-  };
 }
 
 function stop() {
@@ -192,13 +193,16 @@ function showSettings({ values, choices }) {
   const rows = Object.entries(values).filter(([key]) => choices[key]).map(([key, value]) => {
     const row = document.createElement("label");
     const range = typeof value === "number";
-    const field = document.createElement(range || typeof value === "boolean" ? "input" : "select");
+    const select = typeof value === "string" && choices[key].length > 0;
+    const field = document.createElement(select ? "select" : "input");
     field.name = key;
     if (range) {
       Object.assign(field, { type: "range", min: choices[key][0], max: choices[key][1], step: 0.05 });
       field.value = value;
     } else if (typeof value === "boolean") {
       Object.assign(field, { type: "checkbox", checked: value, disabled: choices[key].length < 2 });
+    } else if (!choices[key].length) {
+      Object.assign(field, { type: "text", maxLength: 60, value });
     } else {
       field.append(...choices[key].map((choice) => new Option(choice, choice)));
       field.value = value;
@@ -221,7 +225,7 @@ $("settings").addEventListener("submit", (event) => event.preventDefault());
 $("stop").addEventListener("click", stop);
 addEventListener("pagehide", stop);
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range]")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range], input[type=text]")) return;
   if (event.key === "s") {
     if (connection) stop();
     else $("start").requestSubmit();
