@@ -6,7 +6,9 @@ frame at most, the newest; what would be late is dropped before it is worked on.
 
 from __future__ import annotations
 
+from mien.live.control import Commands, ControlSocket
 from mien.live.engine import KEYS, Engine
+from mien.live.outputs import Encoded, Virtual
 from mien.live.show import Look
 from mien.live.types import (
     Camera,
@@ -17,10 +19,14 @@ from mien.live.types import (
     Shown,
     Statistics,
 )
+from mien.live.window import Window
 
 __all__ = [
     "KEYS",
     "Camera",
+    "Commands",
+    "ControlSocket",
+    "Encoded",
     "Engine",
     "Look",
     "OnMiss",
@@ -29,4 +35,6 @@ __all__ = [
     "OutputStatistics",
     "Shown",
     "Statistics",
+    "Virtual",
+    "Window",
 ]

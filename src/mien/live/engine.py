@@ -144,6 +144,11 @@ class Engine:
             raise self._failure
         return ended
 
+    def end(self) -> None:
+        """Ask for the end and return at once; :meth:`wait` and :meth:`run` come back soon."""
+        self._stopping.set()
+        self._wake()
+
     def stop(self) -> Statistics:
         """End: what is finished is written, everything is closed.
 

@@ -6,6 +6,7 @@ and writes back only what was changed. Timestamps, sound and subtitles travel un
 
 from __future__ import annotations
 
+from mien.media.broadcast import LiveSink, check_target
 from mien.media.camera import (
     DeviceCamera,
     FileCamera,
@@ -20,6 +21,7 @@ from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind
 from mien.media.metadata import read_metadata
 from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.source import ImageSource, Source, VideoSource, open_source
+from mien.media.virtual import VirtualCamera, find_loopback
 
 __all__ = [
     "CONTAINERS",
@@ -30,6 +32,7 @@ __all__ = [
     "FileCamera",
     "ImageSink",
     "ImageSource",
+    "LiveSink",
     "Marked",
     "MediaInfo",
     "PushCamera",
@@ -41,7 +44,10 @@ __all__ = [
     "Temporary",
     "VideoSink",
     "VideoSource",
+    "VirtualCamera",
+    "check_target",
     "encoders",
+    "find_loopback",
     "kind_of",
     "list_images",
     "open_camera",
