@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, Final
 
 import cv2
@@ -25,13 +26,16 @@ from mien.live.witness import Witness
 from mien.media import Shot
 from mien.pipeline import Stream, Swapper, brisk
 from mien.provenance import SYNTHETIC, Marker
-from mien.track import TrackOptions
+from mien.track import LIVE, TrackOptions
 from mien.types import Frame, Identity, Image, Rule, Which
 
 log = logging.getLogger(__name__)
 
 RETRY: Final = 0.25
 """Seconds between two tries to open a camera that is gone."""
+
+MICRO: Final = Fraction(1, 1_000_000)
+"""Seconds to a tick of the time of frames."""
 
 WARM: Final = 2
 """Frames painted before anything is shown, at most 30 looked at."""
@@ -77,9 +81,9 @@ class Engine:
             raise UsageError("live: frames are not enlarged; leave the upscaler away")
         self.options = options or Options()
         self._open, self._swapper, self._look = camera, swapper, look
-        self._tracking = tracking or TrackOptions()
+        self._tracking = tracking or LIVE
         if self.options.private:
-            self._tracking = replace(self._tracking, quick=QUICK, thorough=THOROUGH)
+            self._tracking = replace(self._tracking, quick=QUICK, thorough=THOROUGH, fade=0)
         self._steps = steps_of(swapper, private=self.options.private)
         identify = any(rule.reference is not None for rule in look.plan.rules)
         self._stream = Stream(swapper, identify=identify, options=self._tracking)
@@ -362,8 +366,7 @@ class Engine:
     def _one(self, shot: Shot) -> None:
         began = time.monotonic()
         look, step = self._look, self._steps[self._ladder.step]
-        frame = replace(shot.frame, index=self._shown, dirty=[])
-        frame.image = self._sized(frame.image)
+        frame = _timed(self._sized(shot.frame.image), self._shown, shot.time)
         raw = frame.image.copy() if self._witness is not None and self._witness.due else None
         masks = step.swapper.masks if look.masks else ()
         self._stream.swapper = replace(step.swapper, masks=masks)
@@ -424,9 +427,9 @@ class Engine:
 
     def _warm(self, camera: Camera) -> None:
         """Run everything on the first frames, until faces were painted twice."""
-        painted = 0
+        painted, began = 0, time.monotonic()
         for number, first in enumerate(camera.preview()):
-            frame = replace(first, index=-40 + number, image=self._sized(first.image))
+            frame = _timed(self._sized(first.image), number - 40, began + number / self._fps)
             faces = self._stream.observe(frame)
             pairs = self._stream.assign(faces, self._look.plan)
             for step in self._steps:
@@ -471,6 +474,11 @@ class Engine:
         turns, self._turns = self._turns, None
         if turns is not None:
             turns.__exit__(None, None, None)
+
+
+def _timed(image: Image, index: int, taken: float) -> Frame:
+    """A frame that says when it was taken: the camera's own numbers may start anew."""
+    return Frame(image, index, round(taken / MICRO), MICRO)
 
 
 def changed(look: Look, key: str, value: Any) -> Look:

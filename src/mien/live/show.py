@@ -13,16 +13,10 @@ from mien.live.ladder import shrink
 from mien.live.types import OnMiss
 from mien.pipeline import Pairs, Stream
 from mien.provenance import Marker
-from mien.types import Face, Faces, Floats, Frame, Identity, Image, Rect, SwapPlan
+from mien.types import Face, Faces, Floats, Frame, Image, Rect, SwapPlan
 
-FADE: Final = 4
-"""Frames in which a face that comes or goes is faded."""
-
-LINGER: Final = 0.7
-"""Seconds for which a face that is gone counts as missed; then it has left."""
-
-CUT: Final = 28.0
-"""Mean change of a 32×18 thumbnail in grey levels that is a cut: nothing fades across one."""
+LINGER: Final = 2.0
+"""Seconds for which a face that is gone may still be there unseen, which matters in private."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +57,11 @@ class Painted(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seen:
-    """A face that is being replaced, where it was last."""
-
-    face: Face
-    identity: Identity
-    opacity: float
-    at: float
-
-
-@dataclass(slots=True)
 class Painter:
-    """Renders frames of one stream, and remembers what fading and holding need.
+    """Renders frames of one stream, and remembers what holding and hiding need.
+
+    Faces that the tracker only foresees come with a share by which they are to be shown
+    (``Face.fade``), so that they fade.
 
     Attributes:
         stream: Observed frame by frame by the engine.
@@ -83,9 +70,8 @@ class Painter:
 
     stream: Stream
     private: bool = False
-    _seen: dict[int, _Seen] = field(default_factory=dict)
+    _seen: dict[int, float] = field(default_factory=dict)
     _held: Image | None = None
-    _thumbnail: Image | None = None
     _known: Faces = field(default_factory=list)
 
     def __call__(
@@ -108,43 +94,33 @@ class Painter:
             taken: Seconds, when the frame was taken.
             scale: Of the picture to paint in.
         """
-        cut = self._is_cut(frame.image)
-        self._known = faces or self._known
+        self._known = [f for f in faces if not f.missed] or self._known
         if look.paused:
             self._seen.clear()
             if self.private:
                 _blur(frame.image)
             return Painted(frame, 0, False, self._known)
-        first = not self._seen
-        lost = self._lost(pairs, taken, cut)
-        missed = not pairs or bool(lost)
-        opacity = self._opacities(pairs, taken, sudden=first or cut or self.private)
+        missed = self._is_missed(pairs, taken)
         if missed and (self.private or look.on_miss != "pass"):
             return Painted(self._instead(frame, look.on_miss), 0, True, self._known)
-        painted = list(pairs)
-        for seen in lost:
-            seen.opacity -= 1 / (FADE + 1)
-            if seen.opacity > 0:
-                painted.append((seen.face, seen.identity))
-                opacity.append(seen.opacity)
-        self._paint(frame, painted, faces, look, opacity=opacity, scale=scale)
+        self._paint(frame, pairs, faces, look, scale)
         if look.on_miss == "hold":
             self._held = frame.image.copy()
         return Painted(frame, len(pairs), missed, self._known)
 
-    def _paint(
-        self,
-        frame: Frame,
-        pairs: Pairs,
-        faces: Faces,
-        look: Look,
-        *,
-        opacity: list[float],
-        scale: float,
-    ) -> None:
+    def _is_missed(self, pairs: Pairs, taken: float) -> bool:
+        """Whether nobody is there to be replaced, or one who was is not found."""
+        there = {face.track or 0 for face, _ in pairs if not face.missed}
+        if not self.private:
+            return not there or any(face.fade < 1 and face.missed for face, _ in pairs)
+        self._seen |= dict.fromkeys(there, taken)
+        self._seen = {n: at for n, at in self._seen.items() if taken - at < LINGER}
+        return not there or len(self._seen) > len(there)
+
+    def _paint(self, frame: Frame, pairs: Pairs, faces: Faces, look: Look, scale: float) -> None:
         strength = 1.0 if self.private else look.strength
-        mixed = strength < 1 or min(opacity, default=1.0) < 1
-        before = frame.image.copy() if mixed else None
+        faint = [face for face, _ in pairs if face.fade < 1]
+        before = frame.image.copy() if strength < 1 or faint else None
         if scale < 1:
             small = Frame(shrink(frame.image, scale), frame.index, frame.pts, frame.time_base)
             to = _scaled(frame.image.shape, small.image.shape)
@@ -158,9 +134,8 @@ class Painter:
             self.stream.render(frame, pairs, look.plan, faces=faces)
             written = list(frame.dirty)
         if before is not None:
-            for (face, _), share in zip(pairs, opacity, strict=True):
-                if share < 1:
-                    _mix(frame.image, before, _around(face, frame.image), share)
+            for face in faint:
+                _mix(frame.image, before, _around(face, frame.image), face.fade)
             if strength < 1:
                 whole = Rect(0, 0, frame.image.shape[1], frame.image.shape[0])
                 _mix(frame.image, before, whole, strength)
@@ -174,29 +149,6 @@ class Painter:
             if not any(face.track == f.track for f in done):
                 _blur(image[_around(face, image).slices()])
 
-    def _lost(self, pairs: Pairs, taken: float, cut: bool) -> list[_Seen]:
-        """Faces that were replaced a moment ago and are not found now."""
-        now = {face.track for face, _ in pairs}
-        if cut:  # who was there is not missed
-            self._seen = {n: seen for n, seen in self._seen.items() if n in now}
-        self._seen = {
-            n: seen for n, seen in self._seen.items() if n in now or taken - seen.at < LINGER
-        }
-        return [seen for n, seen in self._seen.items() if n not in now]
-
-    def _opacities(self, pairs: Pairs, taken: float, *, sudden: bool) -> list[float]:
-        """How much of each face is shown; who has just come is faded in."""
-        out = []
-        for face, identity in pairs:
-            number = face.track or 0
-            before = self._seen.get(number)
-            start = 1.0 if sudden else 1 / FADE
-            share = start if before is None else min(1.0, max(before.opacity, 0) + 1 / FADE)
-            share = 1.0 if sudden else share
-            self._seen[number] = _Seen(face, identity, share, taken)
-            out.append(share)
-        return out
-
     def _instead(self, frame: Frame, on_miss: OnMiss) -> Frame:
         if on_miss == "hold" and self._held is not None:
             frame.image = self._held.copy()
@@ -205,12 +157,6 @@ class Painter:
         else:
             _blur(frame.image)
         return frame
-
-    def _is_cut(self, image: Image) -> bool:
-        small = cv2.resize(image, (32, 18), interpolation=cv2.INTER_NEAREST)
-        now = np.asarray(cv2.blur(small, (3, 3)), np.uint8)
-        before, self._thumbnail = self._thumbnail, now
-        return before is not None and float(cv2.absdiff(before, now).mean()) > CUT
 
 
 def card(width: int, height: int) -> Image:
