@@ -74,15 +74,8 @@ class Path:
             [a + 2 * b + c + push / 4 + DRIFT**2 * scale, b + c + push / 2, c + push]
         )
 
-    def update(self, box: Floats) -> float:
-        """Take in where it was seen.
-
-        Args:
-            box: ``(4,)`` xyxy.
-
-        Returns:
-            The squared Mahalanobis distance of what was seen from what was foreseen.
-        """
+    def update(self, box: Floats) -> None:
+        """Take in where it was seen, ``(4,)`` xyxy."""
         a, b, c = self.spread
         wrong = _place(box) - self.place
         total = a + SEEN**2 * _scale(self.place)
@@ -90,11 +83,15 @@ class Path:
         self.place = self.place + first * wrong
         self.speed = self.speed + second * wrong
         self.spread = np.stack([(1 - first) * a, (1 - first) * b, c - second * b])
-        return float((wrong**2 / total).sum())
+
+    def surprise(self, box: Floats) -> float:
+        """The squared Mahalanobis distance of ``(4,)`` xyxy from what is foreseen."""
+        total = self.spread[0] + SEEN**2 * _scale(self.place)
+        return float(((_place(box) - self.place) ** 2 / total).sum())
 
     def copy(self) -> Path:
         """One that goes its own way."""
-        return Path(self.place, self.speed, self.spread)
+        return Path(self.place.copy(), self.speed, self.spread)
 
 
 def _place(box: Floats) -> Doubles:

@@ -117,35 +117,44 @@ class People:
     def _like(self, embedding: Floats, person: int) -> float:
         return float(self._people[person].embedding @ embedding)
 
-    def _meet(self, frame: Frame, faces: Faces, fresh: set[int], seen: Iterable[int]) -> None:
+    def _meet(self, frame: Frame, faces: Faces, fresh: set[int], seen: dict[int, Face]) -> None:
         """Decide who some faces are, all at once."""
         if not faces:
             return
-        faces = self.embed(frame, sorted(faces, key=lambda f: float(f.box[0])))
-        asked = {_number(f) for f in faces if _number(f) in fresh or self._due.get(_number(f))}
-        taken = {self._person_of.get(n) for n in seen if n not in asked}
+        faces = self.embed(frame, faces)
+        # One who comes in may look like somebody whose track is on the wrong face.
+        known = {self._person_of.get(n): n for n in seen if n not in map(_number, faces)}
+        rivals = {known[p] for f in faces if _number(f) in fresh if (p := self._nearest(f)) in known}
+        faces += self.embed(frame, [seen[n] for n in rivals])
+        faces.sort(key=lambda f: float(f.box[0]))  # numbers run from left to right
+        taken = {self._person_of.get(n) for n in seen if n not in map(_number, faces)}
         free = [p for p in self._people if p not in taken]
-        meant = [f for f in faces if _number(f) in asked]
-        gains = np.full((len(meant), len(free) + len(meant)), -1.0)
-        for n, face in enumerate(meant):
+        gains = np.full((len(faces), len(free) + len(faces)), -1.0)
+        for n, face in enumerate(faces):
             for m, person in enumerate(free):
                 gains[n, m] = self._gain(face, person, _number(face) in fresh)
         for n, m in assign(-gains):
-            number = _number(meant[n])
+            number = _number(faces[n])
             if m < len(free) and gains[n, m] > -1:
                 self._person_of[number] = free[m]
             elif number in fresh:
                 new = len(self._people) + 1
-                self._people[new] = _Person(_known(meant[n].embedding), 0)
+                self._people[new] = _Person(_known(faces[n].embedding), 0)
                 self._person_of[number] = new
         for face in faces:
             person = self._people[self._person_of[_number(face)]]
             embedding = _known(face.embedding)
-            if _number(face) in asked - fresh and person.looks > 1:
+            if self._due.get(_number(face)) and _number(face) not in fresh and person.looks > 1:
                 continue  # who was just behind another may still be half hidden
             mean = person.embedding * person.looks + embedding
             person.embedding = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
             person.looks += 1
+
+    def _nearest(self, face: Face) -> int | None:
+        """The person whom a face surely looks like, if there is one."""
+        like = {p: self._like(_known(face.embedding), p) for p in self._people}
+        best = max(like, key=lambda p: like[p], default=None)
+        return best if best is not None and like[best] >= SAME * self.threshold else None
 
     def _gain(self, face: Face, person: int, fresh: bool) -> float:
         """What speaks for a face being a person, -1 where too little does."""

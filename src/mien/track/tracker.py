@@ -67,11 +67,22 @@ ASIDE: Final = 0.2
 RATE: Final = 30.0
 """Frames a second of a stream that has no times."""
 
-TOUCH: Final = 0.05
-"""Overlap from which two faces may be taken for each other."""
+REACH: Final = 0.2
+"""Of a face's sides, by which the mesh network sees beyond each: others there may disturb it."""
 
 CLEAR: Final = 0.1
 """Difference in likeness that outweighs how two faces moved."""
+
+GATE: Final = 23.5
+"""Squared Mahalanobis distance beyond which a face that touches another has not moved but was taken
+for it: one motion in ten thousand lies there (chi-square, four degrees of freedom)."""
+
+STRETCH: Final = 0.2
+"""Change of a face's size or shape, in parts of it, from which a face that touches another is taken
+to have spread over both."""
+
+EASE: Final = 0.05
+"""Share of such a change that is taken for real in a frame."""
 
 STRAIN: Final = 0.7
 """Share of the last surprise that is remembered in the next frame."""
@@ -176,9 +187,16 @@ class Tracker:
         seen = [t for t in self.tracks if t.missed == 0]
         lost = False
         for track, face in zip(seen, self._fit(frame, [t.face for t in seen]), strict=True):
+            if _slides(track, face):
+                (face,) = self._fit(frame, [self._foreseen(track)])
+                if _slides(track, face):
+                    face = replace(face, mesh_score=0.0)
             if self._plausible(face, frame):
                 track.face = face
-                track.strain = STRAIN * track.strain + track.path.update(face.box)
+                track.strain = STRAIN * track.strain + track.path.surprise(face.box)
+                track.path.update(face.box)
+                if track.alone is not None:
+                    track.alone.place[2:] += EASE * (track.path.place[2:] - track.alone.place[2:])
             else:
                 self._lose(track)
                 lost = True
@@ -293,19 +311,16 @@ class Tracker:
 
     def _touch(self) -> None:
         """Note who touches another's face, and who no longer does."""
-        seen = [t for t in self.tracks if t.missed == 0]
-        touching: set[int] = set()
-        if len(seen) > 1:
-            shared = geometry.overlap(*(np.stack([t.face.box for t in seen]),) * 2)
-            np.fill_diagonal(shared, 0)
-            touching = {t.number for t, most in zip(seen, shared.max(1), strict=True) if most > TOUCH}
-        # Who hid another is still with them.
-        hidden = [t for t in self.tracks if t.missed]
+        wide = {t.number: _grown(t.face.box if t.missed == 0 else t.path.box) for t in self.tracks}
         self.parted = set()
-        for track in seen:
-            close = track.number in touching or any(
-                float(geometry.overlap(track.face.box, t.path.box)[0, 0]) > TOUCH for t in hidden
-            )
+        for track in self.tracks:
+            if track.missed:
+                continue
+            # Who is hidden behind another is still with them.
+            others = [box for number, box in wide.items() if number != track.number]
+            close = bool(others) and float(
+                geometry.overlap(wide[track.number], np.stack(others)).max()
+            ) > 0
             if close and track.alone is None:
                 track.alone = track.path.copy()
             elif not close and track.alone is not None:
@@ -405,6 +420,20 @@ class Tracker:
         if before is None:
             return True
         return float(cv2.absdiff(before, now).mean()) > self.options.cut
+
+
+def _slides(track: Track, face: Face) -> bool:
+    """Whether the mesh of a face that touches another seems to be going over to that one."""
+    if track.alone is None:
+        return False
+    was, now = track.alone.box, face.box
+    change = np.log(np.maximum(now[2:] - now[:2], 1) / np.maximum(was[2:] - was[:2], 1))
+    return track.path.surprise(now) > GATE or float(np.abs(change).max()) > STRETCH
+
+
+def _grown(box: Floats) -> Floats:
+    side = REACH * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - side, box[2:] + side])
 
 
 def _inside(face: Face, frame: Frame) -> bool:
