@@ -300,8 +300,11 @@ class Stream:
             The frame, or a larger one in its place.
         """
         swapper = self.swapper
-        if pairs:
-            self._swap(frame, pairs, plan)
+        if whole := [p for p in pairs if p[0].fade >= 1]:
+            self._swap(frame, whole, plan)
+        for pair in pairs:
+            if pair[0].fade < 1:
+                self._swap_in_part(frame, pair, plan)
         if swapper.enhancer is not None:
             meant = list(faces) if swapper.enhancer.everybody and faces else [f for f, _ in pairs]
             with self.times("enhance"):
@@ -317,6 +320,12 @@ class Stream:
             self._as_one(fused, frame, pairs, plan)
         else:
             self._by_steps(frame, pairs, plan)
+
+    def _swap_in_part(self, frame: Frame, pair: tuple[Face, Identity], plan: SwapPlan) -> None:
+        """Put an identity on a face that comes in or goes, as far as it is to be shown."""
+        before, known = frame.image.copy(), len(frame.dirty)
+        self._swap(frame, [pair], plan)
+        blend.fade(frame, before, frame.dirty[known:], pair[0].fade)
 
     def _as_one_is_better(
         self, fused: fuse.Fused, frame: Frame, pairs: Pairs, plan: SwapPlan

@@ -119,8 +119,7 @@ class Painter:
 
     def _paint(self, frame: Frame, pairs: Pairs, faces: Faces, look: Look, scale: float) -> None:
         strength = 1.0 if self.private else look.strength
-        faint = [face for face, _ in pairs if face.fade < 1]
-        before = frame.image.copy() if strength < 1 or faint else None
+        before = frame.image.copy() if strength < 1 else None
         if scale < 1:
             small = Frame(shrink(frame.image, scale), frame.index, frame.pts, frame.time_base)
             to = _scaled(frame.image.shape, small.image.shape)
@@ -134,11 +133,8 @@ class Painter:
             self.stream.render(frame, pairs, look.plan, faces=faces)
             written = list(frame.dirty)
         if before is not None:
-            for face in faint:
-                _mix(frame.image, before, _around(face, frame.image), face.fade)
-            if strength < 1:
-                whole = Rect(0, 0, frame.image.shape[1], frame.image.shape[0])
-                _mix(frame.image, before, whole, strength)
+            whole = Rect(0, 0, frame.image.shape[1], frame.image.shape[0])
+            _mix(frame.image, before, whole, strength)
         if self.private:
             self._hide(frame.image, faces, [f for f, _ in pairs], written)
 
