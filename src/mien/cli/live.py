@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from mien.config import Settings
     from mien.live import Output, Statistics
     from mien.provenance import Marker
+    from mien.serve import PageOptions
 
 
-def live(  # noqa: PLR0917
+def live(  # noqa: PLR0915, PLR0917
     source: Annotated[
         list[Path], typer.Option("--source", "-s", metavar="PHOTO", help="Portrait; repeatable.")
     ],
@@ -57,7 +58,8 @@ def live(  # noqa: PLR0917
         typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
     ] = None,
     camera: Annotated[
-        str | None, typer.Option(metavar="N", help="Camera by number or device; default: 0.")
+        str | None,
+        typer.Option(metavar="N", help="By number or device, default 0; none: browsers' alone."),
     ] = None,
     source_file: Annotated[
         str | None,
@@ -70,8 +72,17 @@ def live(  # noqa: PLR0917
             "--output",
             "-o",
             metavar="WHERE",
-            help="window, virtual, FILE.mp4, udp://…, rtmp://…; repeatable; default: window.",
+            help="window, browser, virtual, FILE.mp4, udp://…, rtmp://…; repeatable; "
+            "default: window.",
         ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Of the page; other machines need the token it prints then.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")] = 8765,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PHOTO", help="Somebody else to choose on the page; repeatable."),
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Of the picture.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second, at most.")] = None,
@@ -147,8 +158,8 @@ def live(  # noqa: PLR0917
     """Put the face of a portrait on the faces before a camera, as they move."""
     terminal = Terminal(quiet, verbose, as_json)
 
-    def work() -> int:
-        from mien import api, media
+    def work() -> int:  # noqa: PLR0912, PLR0915
+        from mien import api, media, serve
         from mien import live as live_
         from mien.provenance import Marker
         from mien.types import Rule, SwapPlan
@@ -198,16 +209,22 @@ def live(  # noqa: PLR0917
             duration=None if duration is None else parse_time(duration),
         )
         targets = list(dict.fromkeys(output or ["window"]))
+        if camera == "none" and targets != ["browser"]:
+            raise UsageError("--camera none: then -o browser has to be the only output")
+        if also and "browser" not in targets:
+            raise UsageError("--also: people are chosen on the page; add -o browser")
+        page_options = page_at(host, port) if "browser" in targets else None
         for target in targets:
-            if target not in ("window", "virtual"):
+            if target not in ("window", "virtual", "browser"):
                 media.check_target(target, overwrite=overwrite)
-        for file in [*source, *([match] if match else [])]:
+        for file in [*source, *(also or ()), *([match] if match else [])]:
             if not file.exists():
                 raise UsageError(f"{file}: no such file")
         given = terminal.consent(consent, consent_note)
         about_target = terminal.target_consent(target_consent)
         # A camera that is not there is said before models are loaded.
-        media.open_camera(where, size=wanted, fps=fps or 0).close()
+        if camera != "none":
+            media.open_camera(where, size=wanted, fps=fps or 0).close()
 
         swapper = api.load(
             settings.generator,
@@ -235,15 +252,30 @@ def live(  # noqa: PLR0917
         )
         marker = Marker(consent=given, target_consent=about_target)
         look = live_.Look(plan, marker, strength=strength, on_miss=on_miss)  # type: ignore[arg-type]
-        outputs = outputs_of(targets, settings, marker, overwrite=overwrite)
-        engine = live_.Engine(
-            lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop),
-            *(swapper, look, outputs, options),
-        )
-        for window in outputs:
-            if isinstance(window, live_.Window):
-                window.engine = engine
         with ExitStack() as stack:
+            page = None
+            if page_options is not None:
+                people = {me.name: me}
+                for photo in also or ():
+                    other = api.enrol(photo, given, swapper=swapper)
+                    people[other.name] = other
+                page = serve.browser_output(swapper, look, people, page_options, private=private)
+                stack.callback(page.close)
+                terminal.say(f"the page: {page.url}")
+            if camera == "none" and page is not None:
+                page.wait(options.duration)
+                return 0
+            outputs = outputs_of(targets, settings, marker, overwrite=overwrite)
+            outputs += [page] if page is not None else []
+            engine = live_.Engine(
+                lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop),
+                *(swapper, look, outputs, options),
+            )
+            if page is not None:
+                page.attach(serve.EngineControls(engine, people))
+            for window in outputs:
+                if isinstance(window, live_.Window):
+                    window.engine = engine
             if control is not None:
                 commands = live_.Commands(engine, swapper, consent_note=consent_note)
                 stack.enter_context(live_.ControlSocket(control, commands))
@@ -251,6 +283,22 @@ def live(  # noqa: PLR0917
         return summary(terminal, figures)
 
     return terminal.run(work)
+
+
+def page_at(host: str, port: int) -> PageOptions:
+    """Where the page is served; where other machines reach it, with a new token.
+
+    Raises:
+        UsageError: The port is out of range, or what the page needs is not installed.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("fastapi", "uvicorn", "websockets") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"-o browser needs {missing[0]}; install it with: pip install mien[serve]")
+    from mien.serve import PageOptions, is_loopback, new_token
+
+    return PageOptions(host, port, "" if is_loopback(host) else new_token())
 
 
 def outputs_of(
@@ -263,6 +311,8 @@ def outputs_of(
     options = SinkOptions(settings.encoder, settings.preset, settings.quality)
     made: list[Output] = []
     for target in targets:
+        if target == "browser":
+            continue  # made before the others, since it outlives the engine
         if target == "window":
             made.append(live_.Window())
         elif target == "virtual":

@@ -2,8 +2,8 @@
 
 The engine's process calls :func:`browser_output` for a :class:`BrowserOutput`, an output like
 any other: ``open``, ``write`` and ``close`` are called by the engine, and the page is at ``url``
-from the beginning. It starts a second process (:mod:`mien.serve.process`) for HTTP and sockets. Pictures cross by
-mailboxes in shared memory, words by a pipe.
+from the beginning. A second process (:mod:`mien.serve.process`) does HTTP and sockets; pictures
+cross by mailboxes in shared memory, words by a pipe.
 """
 
 from __future__ import annotations

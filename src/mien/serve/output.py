@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import threading
@@ -161,6 +162,17 @@ class BrowserOutput:
         )
         if self._board.post(self._boxes.view, message):
             self._link.send("frame")
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Serve browser cameras until the time is over, or Ctrl-C.
+
+        Raises:
+            MediaError: The server's process ended.
+        """
+        with contextlib.suppress(KeyboardInterrupt):
+            self._server.join(seconds)
+            if not self._server.is_alive():
+                raise MediaError("the page's server ended")
 
     def close(self) -> None:
         """End the server's process and free everything."""
