@@ -213,6 +213,20 @@ def cutting(one: Cutout, other: Cutout) -> Clip:
     return Clip({"one": (one, first), "other": (other, second)}, 55, shots)
 
 
+def made(
+    pairs: list[tuple[Cutout, Cutout]], lookalikes: list[tuple[Cutout, Cutout]]
+) -> dict[str, list[Clip]]:
+    """The clips of all kinds, with each pair of people."""
+    return {
+        "crossing": [crossing(*pair) for pair in pairs],
+        "passing": [passing(*pair) for pair in pairs],
+        "leaving": [leaving(*pair) for pair in pairs],
+        "turning": [turning(*pair) for pair in pairs],
+        "alike": [crossing(*pair) for pair in lookalikes],
+        "cutting": [cutting(*pair) for pair in pairs],
+    }
+
+
 def whose(face: Face, truth: dict[str, Place]) -> str | None:
     """The person that a face lies on, the nearest to the camera where two are alike near."""
     x, y = (face.box[:2] + face.box[2:]) / 2
@@ -251,7 +265,12 @@ class Told:
 
 def tell(clip: Clip, stream: Stream) -> Told:
     """Run a clip through a stream."""
-    numbers, astray, there, found = [], 0, {n: 0 for n in clip.people}, dict.fromkeys(clip.people, 0)
+    numbers, astray, there, found = (
+        [],
+        0,
+        {n: 0 for n in clip.people},
+        dict.fromkeys(clip.people, 0),
+    )
     for frame, truth in clip.pictures():
         named: dict[str, int] = {}
         for face in stream.observe(frame):

@@ -206,6 +206,11 @@ class Times:
 
         return timed
 
+    def calls(self, stage: str) -> int:
+        """How often a stage ran."""
+        with self._lock:
+            return self._calls[stage]
+
     def per_frame(self, frames: int) -> dict[str, float]:
         """Milliseconds a frame, by stage."""
         return {k: round(v / 1e6 / max(frames, 1), 3) for k, v in self._total.items()}

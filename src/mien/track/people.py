@@ -124,7 +124,9 @@ class People:
         faces = self.embed(frame, faces)
         # One who comes in may look like somebody whose track is on the wrong face.
         known = {self._person_of.get(n): n for n in seen if n not in map(_number, faces)}
-        rivals = {known[p] for f in faces if _number(f) in fresh if (p := self._nearest(f)) in known}
+        rivals = {
+            known[p] for f in faces if _number(f) in fresh if (p := self._nearest(f)) in known
+        }
         faces += self.embed(frame, [seen[n] for n in rivals])
         faces.sort(key=lambda f: float(f.box[0]))  # numbers run from left to right
         taken = {self._person_of.get(n) for n in seen if n not in map(_number, faces)}

@@ -12,6 +12,7 @@ from mien.landmarks import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 from mien.track.flow import Seen
 from mien.types import Floats
 
+
 @dataclass(slots=True)
 class Steady:
     """Takes the tremble out of a mesh with a lag that is bounded.
@@ -109,7 +110,9 @@ class OneEuro:
             self.value, self._before, self._speed = x, x, np.zeros_like(x)
             return x
         speed = (x - self._before) / np.float32(width * seconds)
-        self._speed = self._speed + _share(np.float32(SPEED_CUTOFF), seconds) * (speed - self._speed)
+        self._speed = self._speed + _share(np.float32(SPEED_CUTOFF), seconds) * (
+            speed - self._speed
+        )
         cutoff = self.cutoff + self.beta * np.linalg.norm(self._speed[:, :2], axis=1)
         share = _share(cutoff, seconds)
         self._before = x
