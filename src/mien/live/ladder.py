@@ -51,7 +51,8 @@ def steps_of(swapper: Swapper, *, private: bool = False) -> list[Step]:
 
     Args:
         swapper: Full quality.
-        private: Faces must be looked for as often and as well as ever.
+        private: Faces must be looked for as often and as well as ever, and nothing more of the
+            performer's may be seen: their shape and light raised the cosine from .36 to .44.
     """
     steps = [Step("full quality", swapper)]
 
@@ -68,7 +69,7 @@ def steps_of(swapper: Swapper, *, private: bool = False) -> list[Step]:
     if now.enhancer is not None:
         now = replace(now, enhancer=None)
         add("no enhancer", swapper=now)
-    if isinstance(now.generate, RelightGenerator):
+    if isinstance(now.generate, RelightGenerator) and not private:
         if now.generate.options.shape > 0:
             flat = replace(now.generate, options=replace(now.generate.options, shape=0.0))
             now = replace(now, generate=flat, fused=None)
