@@ -14,7 +14,7 @@ import synthetic
 from mien import live, pipeline
 from mien.errors import MediaError, UsageError
 from mien.live.counting import Ages, Rate
-from mien.live.ladder import CALM, PATIENCE, Ladder, steps_of
+from mien.live.ladder import CALM, PATIENCE, Ladder, eased, steps_of
 from mien.live.slot import Slot
 from mien.media import PushCamera, Shot
 from mien.provenance import Marker
@@ -393,8 +393,9 @@ def test_what_is_shown_when_the_face_is_missed(on_miss):
 def test_in_private_no_raw_face_is_ever_shown(on_miss):
     """Nor at the start, nor while quality steps down, nor when the face is missed."""
     screen, slow = Screen(), on_miss == "pass"
-    scene = Scene({"Al": goes(10, 16)})
-    pictures = [picture(n, raw=True) for n in range(40 if slow else 24)]
+    first = 36 if slow else 10
+    scene = Scene({"Al": goes(first, first + 6)})
+    pictures = [picture(n, raw=True) for n in range(first + 14)]
     figures = step(
         [screen], pictures, swapper(scene, Paint(0.05 if slow else 0)),
         look=look(on_miss=on_miss, strength=0.3), private=True,
@@ -502,10 +503,16 @@ def test_the_steps_are_in_a_fixed_order(swapper):
 
 
 def test_a_smaller_detection_input_is_asked_of_the_network():
-    chain = swapper_of_networks = swapper()
-    small = steps_of(chain)[2].swapper.detector
-    small.fine(picture(0), 640)
-    assert swapper_of_networks.detector.fine.sides[-1] == 320
+    chain, network = eased(swapper())
+    stream = pipeline.Stream(chain)
+    sides = network.network.sides
+    stream.observe(Frame(picture(0), 0, 0))
+    whole = max(sides)
+    sides.clear()
+    network.half = True
+    pipeline.Stream(chain).observe(Frame(picture(0), 0, 0))
+    assert max(sides) == whole // 2
+    assert len(stream.observe(Frame(picture(1), 1, 1))) == 1
 
 
 def test_the_ladder_goes_down_when_slow_and_up_when_easy():

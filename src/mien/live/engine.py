@@ -10,24 +10,24 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
 from mien.errors import MediaError, UsageError
 from mien.live.counting import Ages, Rate
-from mien.live.ladder import Ladder, steps_of
+from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
 from mien.live.show import Look, Painter
 from mien.live.slot import Slot
 from mien.live.types import Camera, Options, Output, Shown, Statistics
 from mien.live.witness import Witness
 from mien.media import Shot
-from mien.pipeline import Stream, Swapper, brisk
+from mien.pipeline import Pairs, Stream, Swapper, brisk
 from mien.provenance import SYNTHETIC, Marker
 from mien.track import LIVE, TrackOptions
-from mien.types import Frame, Identity, Image, Rule, Which
+from mien.types import Faces, Frame, Identity, Image, Rule, Which
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,18 @@ WARM: Final = 2
 
 QUICK, THOROUGH = 1, 8
 """Frames between looks of the detector in private: who comes in must not be seen."""
+
+
+class _Followed(NamedTuple):
+    """A frame whose faces are known, to be painted."""
+
+    frame: Frame
+    taken: float
+    faces: Faces
+    pairs: Pairs
+    look: Look
+    raw: Image | None
+    spent: float
 
 
 class Engine:
@@ -80,7 +92,9 @@ class Engine:
         if swapper.upscaler is not None:
             raise UsageError("live: frames are not enlarged; leave the upscaler away")
         self.options = options or Options()
-        self._open, self._swapper, self._look = camera, swapper, look
+        self._open, self._look = camera, look
+        self._swapper, self._eased = eased(swapper)
+        swapper = self._swapper
         self._tracking = tracking or LIVE
         if self.options.private:
             self._tracking = replace(self._tracking, quick=QUICK, thorough=THOROUGH, fade=0)
@@ -102,9 +116,14 @@ class Engine:
         self._size = (0, 0)
         self._fps = 30.0
         self._in, self._out, self._work = Rate(), Rate(), Ages()
+        self._following, self._painting = Ages(), Ages()
+        self._pending: _Followed | None = None
+        self._paints_since: float | None = None
+        self._all_followed = False
         self._own: deque[float] = deque(maxlen=30)
         self._dropped = self._swapped = self._late = self._missed = 0
-        self._faces = self._recovered = self._shown = 0
+        self._faces = self._recovered = 0
+        self._index = -1
         self._turns: AbstractContextManager[None] | None = None
 
     # --- from outside ------------------------------------------------------------------------
@@ -131,7 +150,7 @@ class Engine:
         except BaseException:
             self._close()
             raise
-        for work in (self._capture, self._swap):
+        for work in (self._capture, self._follow, self._paint):
             thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
             thread.name = f"mien{work.__name__}"
             thread.start()
@@ -316,21 +335,41 @@ class Engine:
 
     # --- swap --------------------------------------------------------------------------------
 
-    def _swap(self) -> None:
-        while True:
-            if not self._await_output():
-                break
-            shot = self._slot.take(0.2)
-            if shot is None:
-                if self._slot.closed:
-                    break
-                continue
-            if time.monotonic() - shot.time > self._limit():
-                self._dropped += 1
-                continue
-            self._one(shot)
-        self._stopping.set()
-        self._slot.close()
+    def _follow(self) -> None:
+        """Find the faces of frames, one frame ahead of the painting."""
+        try:
+            while self._await_painter():
+                shot = self._slot.take(0.2)
+                if shot is None:
+                    if self._slot.closed:
+                        break
+                elif time.monotonic() - shot.time > self._limit():
+                    self._dropped += 1
+                else:
+                    followed = self._observe(shot)
+                    with self._changed:
+                        self._pending = followed
+                        self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._all_followed = True
+                self._changed.notify_all()
+
+    def _paint(self) -> None:
+        try:
+            while self._await_followed() and self._await_output():
+                with self._changed:
+                    followed, self._pending = self._pending, None
+                    self._paints_since = time.monotonic()
+                    self._changed.notify_all()
+                if followed is not None:
+                    self._one(followed)
+                with self._changed:
+                    self._paints_since = None
+                    self._changed.notify_all()
+        finally:
+            self._stopping.set()
+            self._wake()
 
     def _limit(self) -> float:
         """Seconds of age from which a frame is not worked on.
@@ -341,8 +380,31 @@ class Engine:
         outlets = [o for o in self._outlets if o.alive]
         encode = min((_usual(o.spent.last(20)) for o in outlets), default=0.0)
         expected = _usual(self._work.last(20)) + encode
-        freshest = min(self._own, default=0.0) + 1.5 / self._fps
+        freshest = min(list(self._own), default=0.0) + 1.5 / self._fps
         return max(self.options.max_latency - expected, freshest)
+
+    def _await_painter(self) -> bool:
+        """Wait until a frame that is followed now is done about when the painter is.
+
+        Earlier it would only grow old. False when all is to end.
+        """
+        with self._changed:
+            while not self._stopping.is_set():
+                left = 0.2 if self._pending is not None else 0.0
+                if not left and self._paints_since is not None:
+                    usual = _usual(self._painting.last(9)) - _usual(self._following.last(9))
+                    left = usual - (time.monotonic() - self._paints_since)
+                if left <= 0:
+                    return True
+                self._changed.wait(min(left, 0.2))
+        return False
+
+    def _await_followed(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._pending or self._all_followed or self._stopping.is_set()
+            )
+            return self._pending is not None and not self._stopping.is_set()
 
     def _await_output(self) -> bool:
         """Wait until an output could take a frame, so that none is finished for nothing."""
@@ -363,39 +425,49 @@ class Engine:
                 self._changed.wait(0.2)
         return False
 
-    def _one(self, shot: Shot) -> None:
+    def _observe(self, shot: Shot) -> _Followed:
         began = time.monotonic()
-        look, step = self._look, self._steps[self._ladder.step]
-        frame = _timed(self._sized(shot.frame.image), self._shown, shot.time)
+        look = self._look
+        self._index += 1
+        frame = _timed(self._sized(shot.frame.image), self._index, shot.time)
         raw = frame.image.copy() if self._witness is not None and self._witness.due else None
-        masks = step.swapper.masks if look.masks else ()
-        self._stream.swapper = replace(step.swapper, masks=masks)
         faces = self._stream.observe(frame)
         pairs = [] if look.paused else self._stream.assign(faces, look.plan)
-        done = self._painter(frame, faces, pairs, look, taken=shot.time, scale=step.scale)
+        spent = time.monotonic() - began
+        self._following.add(spent)
+        return _Followed(frame, shot.time, faces, pairs, look, raw, spent)
+
+    def _one(self, followed: _Followed) -> None:
+        began = time.monotonic()
+        frame, taken, faces, pairs, look, raw, spent = followed
+        step = self._steps[self._ladder.step]
+        masks = step.swapper.masks if look.masks else ()
+        self._stream.swapper = replace(step.swapper, masks=masks)
+        done = self._painter(frame, faces, pairs, look, taken=taken, scale=step.scale)
         if raw is not None and self._witness is not None:
             self._witness.see(raw, done.frame.image, done.known, found=bool(faces))
-        shown = Shown(look.marker(done.frame), shot.time, faces, done.swapped)
+        shown = Shown(look.marker(done.frame), taken, faces, done.swapped)
         with self._changed:
             outlets = list(self._outlets)
-        if self._shown == 0:
+        if self._out.count == 0:
             self._open_outputs(outlets, done.frame.image)
         now = time.monotonic()
         for outlet in outlets:
             outlet.slot.put(shown)
-        self._shown += 1
         self._out.add()
-        self._work.add(now - began)
+        self._painting.add(now - began)
+        self._work.add(spent + now - began)
         self._swapped += done.swapped > 0
         self._missed += done.missed
         self._faces = len(faces)
-        self._late += now - shot.time > self.options.max_latency
-        if self.options.step_down and self._ladder(now - began, now):
-            self._take_step()
+        self._late += now - taken > self.options.max_latency
+        # Following one frame and painting another go on at a time: the slower of them counts.
+        if self.options.step_down and self._ladder(max(spent, now - began), now):
+            self._take_step(self._steps[self._ladder.step])
 
-    def _take_step(self) -> None:
-        step = self._steps[self._ladder.step]
+    def _take_step(self, step: Step) -> None:
         log.warning("step %d of %d: %s", self._ladder.step, len(self._steps) - 1, step.name)
+        self._eased.half = step.half
         usual = self._tracking
         if step.sparse:
             usual = replace(usual, quick=3 * usual.quick, thorough=3 * usual.thorough)
@@ -449,7 +521,7 @@ class Engine:
             self._stopping.set()
             self._slot.close()
             self._wake()
-        if work == self._swap or self._failure is not None:
+        if work == self._paint or self._failure is not None:
             self._ended.set()
 
     def _wake(self) -> None:
@@ -466,6 +538,9 @@ class Engine:
             thread.join(10)
         self._threads.clear()
         self._slot.close()
+        if self._pending is not None:  # followed, and not painted any more
+            self._pending = None
+            self._dropped += 1
         for outlet in self._outlets:
             outlet.stop()
         if self._witness is not None:

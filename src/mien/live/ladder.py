@@ -37,12 +37,14 @@ class Step(NamedTuple):
         name: In words.
         swapper: The stages.
         sparse: Look for new faces a third as often.
+        half: Of the detection input's side, see :class:`Eased`.
         scale: Of the picture in which faces are painted.
     """
 
     name: str
     swapper: Swapper
     sparse: bool = False
+    half: bool = False
     scale: float = 1.0
 
 
@@ -61,10 +63,7 @@ def steps_of(swapper: Swapper, *, private: bool = False) -> list[Step]:
 
     if not private:
         add("looks for faces less often", sparse=True)
-        fast, fine = swapper.detector.fast, swapper.detector.fine
-        small = Smaller(fine)
-        detector = detect.Detector(small if fast is fine else fast, small)
-        add("smaller detection input", swapper=replace(swapper, detector=detector))
+        add("smaller detection input", half=True)
     now = steps[-1].swapper
     if now.enhancer is not None:
         now = replace(now, enhancer=None)
@@ -80,15 +79,29 @@ def steps_of(swapper: Swapper, *, private: bool = False) -> list[Step]:
     return steps
 
 
-@dataclass(frozen=True, slots=True)
-class Smaller:
-    """A detection network whose input is half as large, where its size is free."""
+@dataclass(slots=True)
+class Eased:
+    """A detection network whose input can be made half as large, where its size is free.
+
+    Attributes:
+        network: The same without.
+        half: Whether it is. A stream keeps its detector, so this is changed in place.
+    """
 
     network: detect.Network
+    half: bool = False
 
     def __call__(self, image: Image, side: int = 0) -> Faces:
         """Find faces, see :class:`mien.detect.Network`."""
-        return self.network(image, max(160, (side or 640) // 2))
+        return self.network(image, max(160, (side or 640) // 2) if self.half else side)
+
+
+def eased(swapper: Swapper) -> tuple[Swapper, Eased]:
+    """The chain with the detector's fine network made adjustable, and that network."""
+    fast, fine = swapper.detector.fast, swapper.detector.fine
+    network = Eased(fine)
+    detector = detect.Detector(network if fast is fine else fast, network)
+    return replace(swapper, detector=detector), network
 
 
 @dataclass(slots=True)
