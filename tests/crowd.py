@@ -268,7 +268,7 @@ def tell(clip: Clip, stream: Stream) -> Told:
     numbers, astray, there, found = (
         [],
         0,
-        {n: 0 for n in clip.people},
+        dict.fromkeys(clip.people, 0),
         dict.fromkeys(clip.people, 0),
     )
     for frame, truth in clip.pictures():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -162,6 +162,7 @@ def live(  # noqa: PLR0915, PLR0917
         from mien import api, media, serve
         from mien import live as live_
         from mien.provenance import Marker
+        from mien.track import LIVE
         from mien.types import Rule, SwapPlan
 
         settings = settings_of(
@@ -270,6 +271,12 @@ def live(  # noqa: PLR0915, PLR0917
             engine = live_.Engine(
                 lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop),
                 *(swapper, look, outputs, options),
+                tracking=replace(
+                    LIVE,
+                    steady=settings.steady,
+                    cutoff=settings.steady_cutoff,
+                    beta=settings.steady_beta,
+                ),
             )
             if page is not None:
                 page.attach(serve.EngineControls(engine, people))

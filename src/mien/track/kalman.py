@@ -59,8 +59,8 @@ class Path:
         """``(4,)`` float32 xyxy of the state."""
         x, y, tall, shape = self.place
         height = np.exp(tall)
-        half = np.array([height * np.exp(shape), height]) / 2
-        return np.concatenate([(x, y) - half, (x, y) + half]).astype(np.float32)
+        w, h = height * np.exp(shape) / 2, height / 2
+        return np.array([x - w, y - h, x + w, y + h], np.float32)
 
     def predict(self, *, seen: bool = True) -> None:
         """Go on by a frame; one that was not seen in the last comes slowly to rest."""

@@ -124,9 +124,8 @@ class People:
         faces = self.embed(frame, faces)
         # One who comes in may look like somebody whose track is on the wrong face.
         known = {self._person_of.get(n): n for n in seen if n not in map(_number, faces)}
-        rivals = {
-            known[p] for f in faces if _number(f) in fresh if (p := self._nearest(f)) in known
-        }
+        nearest = {self._nearest(f) for f in faces if _number(f) in fresh}
+        rivals = {known[person] for person in nearest if person in known}
         faces += self.embed(frame, [seen[n] for n in rivals])
         faces.sort(key=lambda f: float(f.box[0]))  # numbers run from left to right
         taken = {self._person_of.get(n) for n in seen if n not in map(_number, faces)}
@@ -144,13 +143,12 @@ class People:
                 self._people[new] = _Person(_known(faces[n].embedding), 0)
                 self._person_of[number] = new
         for face in faces:
-            person = self._people[self._person_of[_number(face)]]
-            embedding = _known(face.embedding)
-            if self._due.get(_number(face)) and _number(face) not in fresh and person.looks > 1:
+            who = self._people[self._person_of[_number(face)]]
+            if self._due.get(_number(face)) and _number(face) not in fresh and who.looks > 1:
                 continue  # who was just behind another may still be half hidden
-            mean = person.embedding * person.looks + embedding
-            person.embedding = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
-            person.looks += 1
+            mean = who.embedding * who.looks + _known(face.embedding)
+            who.embedding = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
+            who.looks += 1
 
     def _nearest(self, face: Face) -> int | None:
         """The person whom a face surely looks like, if there is one."""

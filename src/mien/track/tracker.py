@@ -187,12 +187,11 @@ class Tracker:
             track.missed += track.missed > 0
         seen = [t for t in self.tracks if t.missed == 0]
         lost = False
-        for track, face in zip(seen, self._fit(frame, [t.face for t in seen]), strict=True):
+        for track, fit in zip(seen, self._fit(frame, [t.face for t in seen]), strict=True):
+            face = fit
             if _slides(track, face):
                 (face,) = self._fit(frame, [self._foreseen(track)])
-                if _slides(track, face):
-                    face = replace(face, mesh_score=0.0)
-            if self._plausible(face, frame):
+            if self._plausible(face, frame) and not _slides(track, face):
                 track.face = face
                 track.strain = STRAIN * track.strain + track.path.surprise(face.box)
                 track.path.update(face.box)
@@ -211,9 +210,8 @@ class Tracker:
         there = [(t, self._foreseen(t)) for t in out]
         current = [t for t in self.tracks if t.missed == 0]
         there = [(t, f) for t, f in there if not _covered(f, current)]
-        for (track, guess), face in zip(
-            there, self._fit(frame, [f for _, f in there]), strict=True
-        ):
+        fits = self._fit(frame, [f for _, f in there])
+        for (track, guess), face in zip(there, fits, strict=True):
             near = float(geometry.overlap(face.box, guess.box)[0, 0]) > 0.5
             current = [t for t in self.tracks if t.missed == 0]
             if near and self._plausible(face, frame) and not _covered(face, current):
