@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import crowd
 import synthetic
-from mien import geometry, pipeline, track
+from mien import geometry, media, pipeline, track
 from mien.types import Face, Faces, Frame
 from synthetic import HEIGHT, WIDTH, Scene, stays
 
@@ -235,3 +235,22 @@ def test_a_still_face_trembles_a_third_as_much_and_a_fast_turn_lags_less_than_a_
         out = turning((place + rng.normal(0, 0.07, (468, 3))).astype(np.float32), 100, 1 / 30)
         if t > 18:
             assert abs(place - out[:, 0].mean()) < max(place - before, 1.0)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_one_face_alone_is_steadied_by_flow_and_nothing_else(examples, swapper):
+    """With the settings for files no path, gate or fade has a say in a face that is alone."""
+    how = track.TrackOptions(steady="off")
+    parts = swapper.detector.quick, swapper.detector.thorough, swapper.landmarks
+    plain, whole = track.Tracker(*parts, how), track.Tracker(*parts)
+    steady, flow = track.Steady(0.005), track.Flow()
+    with media.open_source(examples / "clip.mp4", end=1.0) as source:
+        for frame in source:
+            (fit,), (face,) = plain(frame), whole(frame)
+            last = fit.mesh if steady.value is None else steady.value
+            width = float((fit.box[2:] - fit.box[:2]).max())
+            by_hand = steady(fit.mesh, width, flow(frame.image, fit.mesh, last))
+            np.testing.assert_array_equal(face.mesh, by_hand)
+            assert (face.track, face.missed, face.fade) == (1, 0, 1.0)
