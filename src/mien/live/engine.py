@@ -445,7 +445,8 @@ class Engine:
         self._stream.swapper = replace(step.swapper, masks=masks)
         done = self._painter(frame, faces, pairs, look, taken=taken, scale=step.scale)
         if raw is not None and self._witness is not None:
-            self._witness.see(raw, done.frame.image, done.known, found=bool(faces))
+            found = any(not face.missed for face in faces)
+            self._witness.see(raw, done.frame.image, done.known, found=found)
         shown = Shown(look.marker(done.frame), taken, faces, done.swapped)
         with self._changed:
             outlets = list(self._outlets)

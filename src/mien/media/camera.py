@@ -203,6 +203,7 @@ class DeviceCamera:
                 there, bgr = self._capture.read()
                 now = time.monotonic()
                 if not there:
+                    self._capture.release()  # else it could not be opened again
                     raise MediaError(f"{self.name}: gives no more frames")
                 image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
                 self._number += 1
