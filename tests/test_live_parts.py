@@ -428,3 +428,45 @@ def test_help_of_live_loads_nothing_heavy():
     subprocess.run(
         [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, env=os.environ
     )
+
+
+class Capture:
+    """OpenCV's capture of a camera that is unplugged after two frames; BGR."""
+
+    def __init__(self, what: int | str) -> None:
+        self.left, self.set_to, self.released = 2, {}, False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, key: int, value: float) -> None:
+        self.set_to[key] = value
+
+    def get(self, key: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, Any]:
+        self.left -= 1
+        return self.left >= 0, np.full((480, 640, 3), (10, 20, 200), np.uint8)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_device_gives_upright_rgb_and_is_given_back_when_it_is_gone(monkeypatch, tmp_path):
+    import cv2
+
+    device = tmp_path / "video0"
+    device.touch()
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    camera = media.DeviceCamera(str(device), size=(320, 240), fps=30)
+    shots = iter(camera)
+    shot = next(shots)
+    assert shot.frame.image.shape == (240, 320, 3)
+    assert tuple(shot.frame.image[0, 0]) == (200, 20, 10)
+    assert abs(shot.time - time.monotonic()) < 5
+    next(shots)
+    with pytest.raises(MediaError, match="gives no more frames"):
+        next(shots)
+    assert camera._capture.released
+    assert camera._capture.set_to[cv2.CAP_PROP_FRAME_WIDTH] == 320
