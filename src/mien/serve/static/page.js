@@ -19,6 +19,7 @@ let connection = null;
 let camera = null; // what takes and sends pictures of this browser's camera
 let figures = new Figures();
 let server = {};
+let shown = 0;
 
 const chosen = () => document.querySelector("input[name=role]:checked")?.value;
 const say = (text) => { $("message").textContent = text; };
@@ -105,7 +106,8 @@ async function draw(picture, role) {
   const there = role === "view" ? now * 1000 + (connection?.clock.offset ?? 0) : now * 1000;
   figures.add(now, (there - picture.captured) / 1000);
   camera?.returned(picture.frame);
-  Object.assign(document.body.dataset, { frame: picture.frame, swapped: picture.swapped });
+  shown += 1;
+  Object.assign(document.body.dataset, { frame: picture.frame, swapped: picture.swapped, shown });
 }
 
 setInterval(() => {
