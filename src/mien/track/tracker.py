@@ -201,7 +201,8 @@ class Tracker:
                 self._lose(track)
                 lost = True
         self._lose_doubles(frame)
-        self._regain(frame)
+        if self.options.bridge or self.options.fade:
+            self._regain(frame)
         return lost
 
     def _regain(self, frame: Frame) -> None:
