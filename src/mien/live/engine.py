@@ -99,7 +99,8 @@ class Engine:
         if self.options.private:
             self._tracking = replace(self._tracking, quick=QUICK, thorough=THOROUGH, fade=0)
         self._steps = steps_of(swapper, private=self.options.private)
-        identify = any(rule.reference is not None for rule in look.plan.rules)
+        # Who was chosen keeps the face when they meet others or come back.
+        identify = any(r.reference is not None or r.which != "all" for r in look.plan.rules)
         self._stream = Stream(swapper, identify=identify, options=self._tracking)
         self._painter = Painter(self._stream, self.options.private)
         self._changed = threading.Condition()
