@@ -35,6 +35,7 @@ class Inverted:
         self.mark = Marker(consent=Consent("synthetic"))
 
     def __call__(self, frame, taken):
+        time.sleep(float(os.environ.get("PAGE_COST", "0")))
         frame.image = np.ascontiguousarray(frame.image[:, :, ::-1])
         return Shown(self.mark(frame), taken, [FACE], 1)
 

@@ -90,8 +90,16 @@ def shown(page):
     return int(page.evaluate("document.body.dataset.shown ?? 0"))
 
 
+def until(page, expression, seconds=40):
+    """Wait in Python: the page's own policy forbids what Playwright waits with."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, (expression, page.inner_text("#message"), page.errors)
+        time.sleep(0.05)
+
+
 def wait_for(page, count):
-    page.wait_for_function(f"Number(document.body.dataset.shown ?? 0) >= {count}")
+    until(page, f"Number(document.body.dataset.shown ?? 0) >= {count}")
 
 
 def pixels(page):
@@ -107,15 +115,15 @@ def test_the_servers_camera_with_the_keyboard_alone(chromium, server):
     page.keyboard.press("Enter")
     wait_for(page, 10)
     assert np.abs(pixels(page)[100, 100].astype(int) - (30, 30, 200)).max() < 8
-    page.wait_for_function("document.getElementById('figures').textContent.includes('fps')")
+    until(page, "document.getElementById('figures').textContent.includes('fps')")
     assert 0 < float(page.evaluate("document.body.dataset.p50")) < 2000
     page.select_option("select[name=identity]", "two")
     with Client(server) as other:
         deadline = time.monotonic() + 5
-        while other.words("welcome" if time.monotonic() < 0 else "statistics"):
-            with Client(server) as again:
-                if again.words("welcome")["values"]["identity"] == "two":
-                    break
+        while True:
+            other.say(type="set", values={})  # the answer to it says what holds
+            if other.words("settings")["values"]["identity"] == "two":
+                break
             assert time.monotonic() < deadline
     page.click("#stop")
     page.wait_for_selector("#start", state="visible")
@@ -133,34 +141,36 @@ def test_the_browsers_camera(chromium, server):
     page.close()
 
 
-def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium, server):
-    context = chromium.new_context()
-    pages = [open_page(context, server + "#role=camera&size=320x240") for _ in range(10)]
-    for page in pages:
-        start(page)
-    for page in pages:
-        wait_for(page, 2)
-    before = [shown(page) for page in pages]
-    time.sleep(5)
-    counts = [shown(page) - n for page, n in zip(pages, before, strict=True)]
-    assert min(counts) > 0
-    assert min(counts) >= max(counts) / 2, counts
-    print("frames in each of ten tabs:", counts)
-    context.close()
-    deadline = time.monotonic() + 10
-    clients = []
-    try:
-        while len(clients) < 10:
-            client = Client(server, "camera")
-            message = json.loads(client.socket.recv(5))
-            if message["type"] == "welcome":
-                clients.append(client)
-            else:
+def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium):
+    # 100 ms for a swap: it is the engine that all wait for, and not Chromium with its ten pages.
+    with running(PAGE_COST="0.1") as (url, _):
+        context = chromium.new_context()
+        pages = [open_page(context, url + "#role=camera&size=320x240") for _ in range(10)]
+        for page in pages:
+            start(page)
+        for page in pages:
+            wait_for(page, 2)
+        before = [shown(page) for page in pages]
+        time.sleep(8)
+        counts = [shown(page) - n for page, n in zip(pages, before, strict=True)]
+        print("frames in each of ten tabs:", counts)
+        context.close()
+        assert min(counts) > 0
+        assert min(counts) >= max(counts) / 2, counts
+        deadline = time.monotonic() + 10
+        clients = []
+        try:
+            while len(clients) < 10:
+                client = Client(url, "camera")
+                message = json.loads(client.socket.recv(5))
+                if message["type"] == "welcome":
+                    clients.append(client)
+                else:
+                    client.__exit__()
+                assert time.monotonic() < deadline, f"{len(clients)} places are free"
+        finally:
+            for client in clients:
                 client.__exit__()
-            assert time.monotonic() < deadline, f"{len(clients)} places are free"
-    finally:
-        for client in clients:
-            client.__exit__()
 
 
 @contextmanager
@@ -171,10 +181,10 @@ def mien_live(*arguments):
          "-s", str(MEDIA / "portrait-1.jpg"), "--consent", "synthetic",
          "-o", "browser", "--port", "0", *arguments],
         env=environment(PYTHONPATH=str(HERE.parent / "src")),
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        for line in process.stderr:
+        for line in process.stdout:
             if found := re.search(r"http://\S+", line):
                 yield found[0]
                 break
@@ -183,7 +193,7 @@ def mien_live(*arguments):
     finally:
         process.terminate()
         process.wait(20)
-        process.stderr.close()
+        process.stdout.close()
 
 
 def test_mien_live_shows_swapped_frames(chromium):
@@ -193,13 +203,11 @@ def test_mien_live_shows_swapped_frames(chromium):
     ):
         raw = [frame.image for frame in source]
         page = open_page(chromium, url)
-        page.wait_for_function(
-            "fetch('/about').then(r => r.json()).then(k => k.server_camera)", timeout=60_000
-        )
+        until(page, "fetch('/about').then(r => r.json()).then(k => k.server_camera)")
         page.reload()
         page.wait_for_selector("body[data-ready]")
         start(page)
-        page.wait_for_function("document.body.dataset.swapped === 'true'")
+        until(page, "document.body.dataset.swapped === 'true'")
         image = pixels(page).astype(np.float32)
         page.close()
     assert image.shape == raw[0].shape
