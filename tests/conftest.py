@@ -1,8 +1,8 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``. Tests
-of training need torch, which only those install who train: without it they are left out, and the
-header says so.
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu`` or
+``browser``. Tests of training need torch, which only those install who train: without it they
+are left out, and the header says so.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def swapper() -> Swapper:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     report = yield
-    if item.get_closest_marker("gpu") is None:
+    if not any(item.get_closest_marker(name) for name in ("gpu", "browser")):
         _refuse_skip(report)
     return report
 

@@ -226,6 +226,18 @@ def test_render_without_pairs_touches_nothing():
     assert stream().render(frame, [], plan()).dirty == []
 
 
+@pytest.mark.parametrize("share", [0.25, 0.8])
+def test_who_comes_in_or_goes_is_painted_in_part_and_the_others_wholly(share: float):
+    near, far = faces_at((100, 90), (400, 90))
+    bare, full, part = (next(frames(1)) for _ in range(3))
+    stream().render(full, [(near, BOB), (far, EVE)], plan())
+    stream().render(part, [(replace(near, fade=share), BOB), (far, EVE)], plan())
+    mixed = share * full.image[:, :250].astype(float) + (1 - share) * bare.image[:, :250]
+    assert np.abs(part.image[:, :250] - mixed).max() <= 1
+    assert np.abs(full.image[:, :250].astype(float) - bare.image[:, :250]).max() > 20
+    np.testing.assert_array_equal(part.image[:, 250:], full.image[:, 250:])
+
+
 @pytest.mark.parametrize("color", ["none", "lab", "histogram"])
 @pytest.mark.parametrize("mix", ["soft", "poisson"])
 def test_render_asks_for_the_blend_and_the_colours_of_the_plan(color, mix, monkeypatch):

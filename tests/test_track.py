@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien import geometry, landmarks, track
+from mien.track import tracker
 from mien.types import Face, Faces, Frame
 from synthetic import HEIGHT, WIDTH, Scene, Walk, mesh, stays
 
@@ -456,8 +457,8 @@ def test_a_real_still_scene_is_detected_now_and_then(footage: Path):
 def test_the_usual_opening_of_eyes_is_learnt_and_a_blink_is_left_out():
     usual = np.array([0.24, 0.24], np.float32)
     for _ in range(200):
-        usual = track._usual(usual, np.array([0.17, 0.34], np.float32))
+        usual = tracker._usual(usual, np.array([0.17, 0.34], np.float32))
     np.testing.assert_allclose(usual, [0.17, 0.34], atol=0.005)
     for _ in range(5):
-        usual = track._usual(usual, np.array([0.05, 0.05], np.float32))
+        usual = tracker._usual(usual, np.array([0.05, 0.05], np.float32))
     np.testing.assert_allclose(usual, [0.17, 0.34], atol=0.01)

@@ -5,6 +5,7 @@ Only the pixels under the patch's mask change; nothing of the frame's size is al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -63,6 +64,23 @@ def poisson(frame: Frame, patch: Patch) -> None:
     view[...] = cv2.blendLinear(solved, view, weight, 1 - weight)
     frame.mark_dirty(rect)
     return None
+
+
+def fade(frame: Frame, before: Image, written: Sequence[Rect], share: float) -> None:
+    """Take back a part of what was painted; writes to the frame.
+
+    Args:
+        frame: After painting.
+        before: ``(H, W, 3)`` uint8, the picture before it.
+        written: Rectangles that were painted.
+        share: Of the painting that stays, 0..1.
+    """
+    if not written:
+        return
+    corners = np.array(written)
+    (x0, y0), (x1, y1) = corners[:, :2].min(0), corners[:, 2:].max(0)
+    part = frame.image[y0:y1, x0:x1]
+    part[...] = cv2.addWeighted(part, share, before[y0:y1, x0:x1], 1 - share, 0)
 
 
 BLENDS: Final = {"soft": soft, "poisson": poisson}

@@ -52,6 +52,10 @@ class Settings(BaseModel):
         white_balance: Remove the colour cast of portraits.
         similarity: Cosine from which a face is the person of a reference photo; None takes the
             embedder's own.
+        steady: What takes the tremble out of a live face's landmarks: ``one-euro``, ``flow``, which
+            asks the picture too and costs some milliseconds, or ``off``.
+        steady_cutoff: Of the One-Euro filter, in hertz: less is steadier at rest.
+        steady_beta: Likewise, in hertz for each face width a second: more lags less in motion.
         encoder: libav's name; None takes the container's usual one.
         preset: The encoder's speed setting.
         quality: CRF for video, 1 to 100 for JPEG and WebP.
@@ -81,6 +85,9 @@ class Settings(BaseModel):
     fused: bool | Literal["auto"] = "auto"
     white_balance: bool = False
     similarity: float | None = Field(None, ge=-1, le=1)
+    steady: Literal["one-euro", "flow", "off"] = "one-euro"
+    steady_cutoff: float = Field(0.3, gt=0, le=100)
+    steady_beta: float = Field(80.0, ge=0, le=10_000)
     encoder: str | None = None
     preset: str | None = None
     quality: int | None = Field(None, ge=0, le=100)

@@ -132,9 +132,7 @@ def shut_eyes(mesh: Floats, side: int, usual: tuple[float, float] = LIDS) -> Flo
         angle = float(np.degrees(np.arctan2(*(other - corner)[::-1])))
         eye = np.zeros((side, side), np.uint8)
         centre = (float(middle[0]), float(middle[1] - 0.04 * width))
-        # Lids that are quite shut bring what is around them along; half shut, the eye alone.
-        axes = (1.25 + 0.2 * x**3) * width, (0.6 + 0.35 * x**3) * width
-        cv2.ellipse(eye, (centre, axes, angle), 255, cv2.FILLED)
+        cv2.ellipse(eye, (centre, (1.25 * width, 0.6 * width), angle), 255, cv2.FILLED)
         soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * width + 0.5), np.float32)
         out = np.maximum(out, soft * np.float32(x * x * (3 - 2 * x) / 255))
     return out

@@ -36,7 +36,7 @@ from mien import (
 )
 from mien import upscale as upscale_
 from mien.provenance import Marker
-from mien.track import Tracker, TrackOptions
+from mien.track import People, Tracker, TrackOptions
 from mien.types import (
     Embed,
     Face,
@@ -207,28 +207,14 @@ class Times:
 
         return timed
 
+    def calls(self, stage: str) -> int:
+        """How often a stage ran."""
+        with self._lock:
+            return self._calls[stage]
+
     def per_frame(self, frames: int) -> dict[str, float]:
         """Milliseconds a frame, by stage."""
         return {k: round(v / 1e6 / max(frames, 1), 3) for k, v in self._total.items()}
-
-
-LOOKS: Final = (0, 5, 15, 40, 100)
-"""Frames in view after which a face's embedding is measured; the mean counts."""
-
-SAME: Final = 0.92
-"""Cosine from which a face that comes back is the person who was there before, in parts of the
-embedder's threshold: .35 for the default one."""
-
-OTHER: Final = 0.4
-"""Cosine below which a face that appears in somebody's last place is somebody else, likewise."""
-
-
-@dataclass(slots=True)
-class _Person:
-    """Somebody seen in the stream: the mean embedding, and how often it was measured."""
-
-    embedding: Floats
-    looks: int = 1
 
 
 class Stream:
@@ -259,19 +245,22 @@ class Stream:
         timed = self.times.wrap
         self._detect = timed("detect", swapper.detector)
         self._landmarks = timed("landmarks", swapper.landmarks)
+        self._people = People(self._embed, swapper.similarity)
         self._tracker = Tracker(
             quick=timed("detect", swapper.detector.quick),
             thorough=timed("detect", swapper.detector.thorough),
             landmarks=self._landmarks,
             options=options or TrackOptions(),
+            likeness=self._people.likeness if identify else None,
         )
-        self._people: dict[int, _Person] = {}
-        self._person_of: dict[int, int] = {}
-        self._ages: dict[int, int] = {}
         self._chosen: dict[int, int] = {}
         self._memories: dict[int, dict[Any, Any]] = {}
         self._one_graph: bool | None = None  # not decided yet
         self._deciding = threading.Lock()
+
+    def look(self, options: TrackOptions) -> None:
+        """Follow faces in this way from the next frame on; who is followed stays so."""
+        self._tracker.options = options
 
     def observe(self, frame: Frame) -> Faces:
         """Find and follow the faces of the next frame.
@@ -288,7 +277,7 @@ class Stream:
             faces = self._tracker(frame)
         self._memories = {n: self._memories.get(n, {}) for n in map(_number, faces)}
         faces = [replace(f, memory=self._memories[_number(f)]) for f in faces]
-        return self._recognise(frame, faces) if self.identify else faces
+        return self._people(frame, faces, self._tracker.parted) if self.identify else faces
 
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
         """Which identity goes on which face; a choice by place or size stays with the person."""
@@ -317,8 +306,11 @@ class Stream:
             The frame, or a larger one in its place.
         """
         swapper = self.swapper
-        if pairs:
-            self._swap(frame, pairs, plan)
+        if whole := [p for p in pairs if p[0].fade >= 1]:
+            self._swap(frame, whole, plan)
+        for pair in pairs:
+            if pair[0].fade < 1:
+                self._swap_in_part(frame, pair, plan)
         if swapper.enhancer is not None:
             meant = list(faces) if swapper.enhancer.everybody and faces else [f for f, _ in pairs]
             with self.times("enhance"):
@@ -334,6 +326,12 @@ class Stream:
             self._as_one(fused, frame, pairs, plan)
         else:
             self._by_steps(frame, pairs, plan)
+
+    def _swap_in_part(self, frame: Frame, pair: tuple[Face, Identity], plan: SwapPlan) -> None:
+        """Put an identity on a face that comes in or goes, as far as it is to be shown."""
+        before, known = frame.image.copy(), len(frame.dirty)
+        self._swap(frame, [pair], plan)
+        blend.fade(frame, before, frame.dirty[known:], pair[0].fade)
 
     def _as_one_is_better(
         self, fused: fuse.Fused, frame: Frame, pairs: Pairs, plan: SwapPlan
@@ -419,39 +417,6 @@ class Stream:
             return faces
         with self.times("embed"):
             return self.swapper.embed(frame, faces)
-
-    def _recognise(self, frame: Frame, faces: Faces) -> Faces:
-        """Number faces by person; who comes back gets the old number."""
-        # Who was out of view is measured anew: another may stand in the same place.
-        self._ages = {n: self._ages.get(n, 0) for n in map(_number, faces)}
-        due = [f for f in faces if self._ages[_number(f)] in LOOKS]
-        for face in sorted(self._embed(frame, due), key=lambda f: float(f.box[0])):
-            self._meet(face, {self._person_of.get(_number(f), 0) for f in faces})
-        out = []
-        for face in faces:
-            self._ages[_number(face)] += 1
-            person = self._person_of[_number(face)]
-            out.append(replace(face, track=person, embedding=self._people[person].embedding))
-        return out
-
-    def _meet(self, face: Face, in_view: set[int]) -> None:
-        embedding, threshold = _known(face.embedding), self.swapper.similarity
-        number = self._person_of.get(_number(face))
-        if number is not None and self._ages[_number(face)] == 0:
-            still = float(self._people[number].embedding @ embedding) >= OTHER * threshold
-            number = number if still else None
-        if number is None:
-            away = {n: p for n, p in self._people.items() if n not in in_view}
-            number = max(away, key=lambda n: float(away[n].embedding @ embedding), default=None)
-            if number is None or float(away[number].embedding @ embedding) < SAME * threshold:
-                number = len(self._people) + 1
-                self._people[number] = _Person(embedding, 0)
-            self._person_of[_number(face)] = number
-            in_view.add(number)
-        person = self._people[number]
-        mean = person.embedding * person.looks + embedding
-        person.embedding = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
-        person.looks += 1
 
 
 def _number(face: Face) -> int:

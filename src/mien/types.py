@@ -92,6 +92,8 @@ class Face:
             track; None before tracking.
         memory: What a generator keeps of this track from frame to frame, put there by the stream,
             which owns it; None in a still.
+        missed: Frames since it was last seen; from 1 on its place is foreseen, not found.
+        fade: How far it is to be shown, 0..1: 1 wholly, less while a face comes in or goes.
     """
 
     box: Floats
@@ -103,6 +105,8 @@ class Face:
     embedding: Floats | None = None
     lids: tuple[float, float] | None = None
     memory: dict[Any, Any] | None = None
+    missed: int = 0
+    fade: float = 1.0
 
 
 Faces = list[Face]

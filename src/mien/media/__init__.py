@@ -6,31 +6,51 @@ and writes back only what was changed. Timestamps, sound and subtitles travel un
 
 from __future__ import annotations
 
+from mien.media.broadcast import LiveSink, check_target
+from mien.media.camera import (
+    DeviceCamera,
+    FileCamera,
+    PushCamera,
+    Shot,
+    StreamCamera,
+    open_camera,
+)
 from mien.media.codecs import ENCODERS, encoders, versions
 from mien.media.images import MAX_PIXELS, read_image
 from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
 from mien.media.metadata import read_metadata
 from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.source import ImageSource, Source, VideoSource, open_source
+from mien.media.virtual import VirtualCamera, find_loopback
 
 __all__ = [
     "CONTAINERS",
     "ENCODERS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "DeviceCamera",
+    "FileCamera",
     "ImageSink",
     "ImageSource",
+    "LiveSink",
     "Marked",
     "MediaInfo",
+    "PushCamera",
+    "Shot",
     "Sink",
     "SinkOptions",
     "Source",
+    "StreamCamera",
     "Temporary",
     "VideoSink",
     "VideoSource",
+    "VirtualCamera",
+    "check_target",
     "encoders",
+    "find_loopback",
     "kind_of",
     "list_images",
+    "open_camera",
     "open_sink",
     "open_source",
     "read_image",

@@ -1,0 +1,371 @@
+"""``mien live``."""
+
+# Commands import what is slow to import (OpenCV, ONNX Runtime, PyAV, pydantic, rich) themselves,
+# so that help and messages are there at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from mien.cli.options import (
+    AllowFallback,
+    Config,
+    Detector,
+    Embedder,
+    Json,
+    Landmarks,
+    Licence,
+    Offline,
+    Overwrite,
+    Precision,
+    Provider,
+    Quiet,
+    Threads,
+    Verbose,
+    parse_time,
+    settings_of,
+    which_of,
+    zoo_of,
+)
+from mien.cli.terminal import Terminal
+from mien.errors import UsageError
+
+if TYPE_CHECKING:
+    from mien.config import Settings
+    from mien.live import Output, Statistics
+    from mien.provenance import Marker
+    from mien.serve import PageOptions
+
+
+def live(  # noqa: PLR0915, PLR0917
+    source: Annotated[
+        list[Path], typer.Option("--source", "-s", metavar="PHOTO", help="Portrait; repeatable.")
+    ],
+    consent: Annotated[
+        str | None,
+        typer.Option(help="Portrait: self, written, artwork or synthetic.", metavar="BASIS"),
+    ] = None,
+    consent_note: Annotated[str, typer.Option(help="For instance where it is kept.")] = "",
+    target_consent: Annotated[
+        str | None,
+        typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="By number or device, default 0; none: browsers' alone."),
+    ] = None,
+    source_file: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE|URL", help="A file or a stream as the camera."),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="WHERE",
+            help="window, browser, virtual, FILE.mp4, udp://…, rtmp://…; repeatable; "
+            "default: window.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Of the page; other machines need the token it prints then.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")] = 8765,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PHOTO", help="Somebody else to choose on the page; repeatable."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Of the picture.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second, at most.")] = None,
+    max_latency: Annotated[
+        str, typer.Option(metavar="TIME", help="Older frames are dropped: 100ms, 0.2s.")
+    ] = "100ms",
+    on_miss: Annotated[
+        str, typer.Option(help="While a face is missed: pass, hold, blur or card.")
+    ] = "pass",
+    private: Annotated[
+        bool, typer.Option("--private", help="Never show a raw face; blur instead.")
+    ] = False,
+    step_down: Annotated[
+        bool, typer.Option("--step-down/--no-step-down", help="Lower quality while too slow.")
+    ] = True,
+    duration: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after: 12.5 or 1:02:03.")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(metavar="SOCKET", help="Take commands: a path, or a port.")
+    ] = None,
+    faces: Annotated[str | None, typer.Option(help="all, largest, left, right, number.")] = None,
+    match: Annotated[
+        Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
+    ] = None,
+    similarity: Annotated[
+        float | None, typer.Option(help="How alike a face and the reference must be, -1 to 1.")
+    ] = None,
+    source_face: Annotated[
+        str | None,
+        typer.Option(help="Which face of a portrait: largest, left, right, number from left."),
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Of the swap, 0 to 1.")] = 1.0,
+    blend: Annotated[str | None, typer.Option(help="soft or poisson.")] = None,
+    color: Annotated[str | None, typer.Option(help="auto, none, lab or histogram.")] = None,
+    white_balance: Annotated[
+        bool | None,
+        typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="What makes the face: relight, mesh, warp, or a model of yours."),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
+    ] = None,
+    enhance: Annotated[
+        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
+    ] = None,
+    fused: Annotated[
+        bool | None,
+        typer.Option("--fused/--no-fused", help="Face path as one graph; default: if faster."),
+    ] = None,
+    detector: Detector = None,
+    landmarks: Landmarks = None,
+    embedder: Embedder = None,
+    provider: Provider = None,
+    allow_fallback: AllowFallback = False,
+    precision: Precision = None,
+    threads: Threads = None,
+    offline: Offline = False,
+    licence: Licence = None,
+    encoder: Annotated[str | None, typer.Option(help="Of files and streams: libx264 …")] = None,
+    preset: Annotated[str | None, typer.Option(help="The encoder's speed.")] = None,
+    quality: Annotated[int | None, typer.Option(help="The encoder's CRF.")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Put the face of a portrait on the faces before a camera, as they move."""
+    terminal = Terminal(quiet, verbose, as_json)
+
+    def work() -> int:  # noqa: PLR0912, PLR0915
+        from mien import api, media, serve
+        from mien import live as live_
+        from mien.provenance import Marker
+        from mien.track import LIVE
+        from mien.types import Rule, SwapPlan
+
+        settings = settings_of(
+            config,
+            similarity=similarity,
+            blend=blend,
+            color=color,
+            white_balance=white_balance,
+            generator=generator,
+            detector=detector,
+            landmarks=landmarks,
+            embedder=embedder,
+            mask=mask or None,
+            enhance=enhance,
+            fused=fused,
+            provider=provider,
+            allow_fallback=allow_fallback or None,
+            precision=precision,
+            threads=threads,
+            offline=offline or None,
+            licence=licence,
+            encoder=encoder,
+            preset=preset,
+            quality=quality,
+        )
+        if camera is not None and source_file is not None:
+            raise UsageError("--camera and --input both say where frames come from; give one")
+        if match is not None and faces is not None:
+            raise UsageError("--match and --faces both choose who is swapped; give one of them")
+        if on_miss not in get_args(live_.OnMiss):
+            known = ", ".join(get_args(live_.OnMiss))
+            raise UsageError(f"--on-miss {on_miss!r} is unknown; known are {known}")
+        if not 0 <= strength <= 1:
+            raise UsageError(f"--strength: expected a number from 0 to 1, came {strength:g}")
+        if fps is not None and not 1 <= fps <= 240:
+            raise UsageError(f"--fps: expected a number from 1 to 240, came {fps:g}")
+        where = source_file or camera or "0"
+        wanted = parse_size(size)
+        options = live_.Options(
+            max_latency=parse_latency(max_latency),
+            fps=fps or 0.0,
+            step_down=step_down,
+            private=private,
+            reopen=source_file is None or "://" in source_file,
+            duration=None if duration is None else parse_time(duration),
+        )
+        targets = list(dict.fromkeys(output or ["window"]))
+        if camera == "none" and targets != ["browser"]:
+            raise UsageError("--camera none: then -o browser has to be the only output")
+        if also and "browser" not in targets:
+            raise UsageError("--also: people are chosen on the page; add -o browser")
+        page_options = page_at(host, port) if "browser" in targets else None
+        for target in targets:
+            if target not in ("window", "virtual", "browser"):
+                media.check_target(target, overwrite=overwrite)
+        for file in [*source, *(also or ()), *([match] if match else [])]:
+            if not file.exists():
+                raise UsageError(f"{file}: no such file")
+        given = terminal.consent(consent, consent_note)
+        about_target = terminal.target_consent(target_consent)
+        # A camera that is not there is said before models are loaded.
+        if camera != "none":
+            media.open_camera(where, size=wanted, fps=fps or 0).close()
+
+        swapper = api.load(
+            settings.generator,
+            detector=settings.detector,
+            landmarker=settings.landmarks,
+            embedder=settings.embedder,
+            masks=settings.mask,
+            enhancer=settings.enhance,
+            fused=settings.fused,
+            models=zoo_of(settings),
+        )
+        me = api.enrol(
+            source,
+            given,
+            which=which_of(source_face, "--source-face"),
+            white_balance=settings.white_balance,
+            swapper=swapper,
+        )
+        person = None if match is None else api.reference(match, swapper=swapper)
+        plan = SwapPlan(
+            (Rule(me, which_of(faces, "--faces") or "all", person),),
+            blend=settings.blend,
+            color=settings.color,
+            similarity=settings.similarity,
+        )
+        marker = Marker(consent=given, target_consent=about_target)
+        look = live_.Look(plan, marker, strength=strength, on_miss=on_miss)  # type: ignore[arg-type]
+        with ExitStack() as stack:
+            page = None
+            if page_options is not None:
+                people = {me.name: me}
+                for photo in also or ():
+                    other = api.enrol(photo, given, swapper=swapper)
+                    people[other.name] = other
+                page = serve.browser_output(swapper, look, people, page_options, private=private)
+                stack.callback(page.close)
+                terminal.say(f"the page: {page.url}")
+            if camera == "none" and page is not None:
+                page.wait(options.duration)
+                return 0
+            outputs = outputs_of(targets, settings, marker, overwrite=overwrite)
+            outputs += [page] if page is not None else []
+            engine = live_.Engine(
+                lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop),
+                *(swapper, look, outputs, options),
+                tracking=replace(
+                    LIVE,
+                    steady=settings.steady,
+                    cutoff=settings.steady_cutoff,
+                    beta=settings.steady_beta,
+                ),
+            )
+            if page is not None:
+                page.attach(serve.EngineControls(engine, people))
+            for window in outputs:
+                if isinstance(window, live_.Window):
+                    window.engine = engine
+            if control is not None:
+                commands = live_.Commands(engine, swapper, consent_note=consent_note)
+                stack.enter_context(live_.ControlSocket(control, commands))
+            figures = engine.run()
+        return summary(terminal, figures)
+
+    return terminal.run(work)
+
+
+def page_at(host: str, port: int) -> PageOptions:
+    """Where the page is served; where other machines reach it, with a new token.
+
+    Raises:
+        UsageError: The port is out of range, or what the page needs is not installed.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("fastapi", "uvicorn", "websockets") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"-o browser needs {missing[0]}; install it with: pip install mien[serve]")
+    from mien.serve import PageOptions, is_loopback, new_token
+
+    return PageOptions(host, port, "" if is_loopback(host) else new_token())
+
+
+def outputs_of(
+    targets: list[str], settings: Settings, marker: Marker, *, overwrite: bool
+) -> list[Output]:
+    """What ``-o`` asks for."""
+    from mien import live as live_
+    from mien.media import SinkOptions
+
+    options = SinkOptions(settings.encoder, settings.preset, settings.quality)
+    made: list[Output] = []
+    for target in targets:
+        if target == "browser":
+            continue  # made before the others, since it outlives the engine
+        if target == "window":
+            made.append(live_.Window())
+        elif target == "virtual":
+            made.append(live_.Virtual())
+        else:
+            made.append(live_.Encoded(target, marker.metadata(), options, overwrite))
+    return made
+
+
+def summary(terminal: Terminal, figures: Statistics) -> int:
+    """The end of a run, for people or as JSON."""
+    speed = f"{figures.fps_out:.1f} of {figures.fps_in:.1f} fps"
+    latency = f"age {figures.age_p50:.0f} ms (median), {figures.age_p95:.0f} ms (p95)"
+    terminal.say(
+        f"{figures.frames_out} frames, {speed}, {latency}, "
+        f"{figures.dropped} dropped, {figures.swapped} swapped"
+    )
+    if figures.cosine is not None:
+        terminal.say(f"likeness to the performer: mean {figures.cosine[0]:.2f}")
+    if terminal.as_json:
+        terminal.print_json(asdict(figures) | {"warnings": terminal.warnings})
+    return 0
+
+
+def parse_latency(text: str) -> float:
+    """Seconds of ``100ms`` or ``0.1s``.
+
+    Raises:
+        UsageError: It is neither, or not between a millisecond and ten seconds.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    seconds = float(found[1]) / (1000 if found[2] == "ms" else 1) if found else 0.0
+    if not 0.001 <= seconds <= 10:
+        raise UsageError(f"--max-latency {text!r}: expected from 1ms to 10s, for instance 100ms")
+    return seconds
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Width and height of ``1280x720``.
+
+    Raises:
+        UsageError: It is not of that form, or too small or too large.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if not found or min(map(int, found.groups())) < 64:
+        raise UsageError(f"--size {text!r}: expected WIDTHxHEIGHT from 64x64, as in 1280x720")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,211 @@
+"""Encoding as frames come: into a file, or to whoever watches over the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from mien.errors import MediaError, UsageError
+from mien.media.info import Marked, SinkOptions
+from mien.media.sink import CONTAINERS, Temporary
+
+CLOCK: Final = Fraction(1, 90_000)
+"""Seconds to a tick of the timestamps."""
+
+STREAMS: Final = {"udp": "mpegts", "rtmp": "flv", "rtmps": "flv"}
+"""Scheme of an address → libav's container for it."""
+
+
+def check_target(target: str, *, overwrite: bool = False) -> None:
+    """See whether frames could be written there, before anything is loaded.
+
+    Raises:
+        UsageError: It is neither a video file nor an address of a kind that is known.
+        MediaError: The file exists already.
+    """
+    scheme = _scheme(target)
+    if scheme:
+        if scheme not in STREAMS:
+            known = ", ".join(f"{s}://" for s in STREAMS)
+            raise UsageError(f"{target}: cannot stream to {scheme}://; known are {known}")
+        return
+    path = Path(target)
+    if path.suffix.lower() not in CONTAINERS or path.suffix.lower() == ".webm":
+        known = ", ".join(suffix for suffix in CONTAINERS if suffix != ".webm")
+        raise UsageError(
+            f"{target}: expected window, virtual, a file that ends in {known}, or udp:// or rtmp://"
+        )
+    if path.exists() and not overwrite:
+        raise MediaError(f"{target}: exists already and would be overwritten")
+
+
+def _scheme(target: str) -> str:
+    found = re.match(r"([a-z][a-z0-9]+)://", target)
+    return found[1] if found else ""
+
+
+class LiveSink:
+    """Encodes each frame at once, with the time at which it was taken.
+
+    H.264 without look-ahead and without B frames: what goes in comes out with the same call, so
+    that the time of :meth:`write` includes encoding and muxing. A file takes its name when it is
+    closed.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        size: tuple[int, int],
+        fps: float,
+        *,
+        metadata: Mapping[str, str],
+        options: SinkOptions | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Open the encoder, and the file or the connection.
+
+        Args:
+            target: A file (``.mp4``, ``.m4v``, ``.mov``, ``.mkv``), ``udp://…`` or ``rtmp://…``.
+            size: Width and height, even.
+            fps: About how many frames will come in a second.
+            metadata: From :func:`mien.provenance.metadata`; goes into the container.
+            options: Encoder, speed and quality.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            UsageError: See :func:`check_target`.
+            MediaError: The file cannot be written, nobody answers, or the encoder refuses.
+        """
+        check_target(target, overwrite=overwrite)
+        self.target = target
+        options = options or SinkOptions()
+        scheme = _scheme(target)
+        self._file = None if scheme else Temporary(Path(target), overwrite=overwrite)
+        kind = STREAMS[scheme] if scheme else CONTAINERS[Path(target).suffix.lower()]
+        where = str(self._file.path) if self._file else _address(target)
+        extra = {"movflags": "use_metadata_tags"} if kind in ("mp4", "mov") else {}
+        if scheme:
+            extra = {"flush_packets": "1"}
+        self._first: float | None = None
+        self._last = -1
+        self._swscale = VideoReformatter()
+        self._output: Any = None
+        try:
+            self._output = av.open(where, "w", format=kind, container_options=extra, timeout=5.0)
+            self._output.metadata.update(metadata)
+            self._stream = self._add(options, size, fps, streamed=bool(scheme))
+            self._output.start_encoding()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._drop()
+            if isinstance(error, MediaError):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            raise MediaError(f"{target}: cannot be written ({reason})") from error
+
+    def _add(
+        self, options: SinkOptions, size: tuple[int, int], fps: float, *, streamed: bool
+    ) -> Any:
+        name = options.encoder or "libx264"
+        settings: dict[str, str] = {}
+        if name == "libx264":
+            settings = {"preset": "superfast", "tune": "zerolatency", "crf": "21"}
+        if options.preset is not None:
+            settings["preset"] = options.preset
+        if options.quality is not None:
+            settings["crf"] = str(options.quality)
+        if streamed and name == "libx264":
+            settings |= {"maxrate": "6M", "bufsize": "3M"}
+        stream: Any = self._output.add_stream(
+            name,
+            rate=Fraction(fps).limit_denominator(1001),
+            options=settings,
+            width=size[0],
+            height=size[1],
+            time_base=CLOCK,
+        )
+        stream.pix_fmt = options.pixel_format or "yuv420p"
+        context = stream.codec_context
+        context.gop_size = round(2 * fps)  # who tunes in waits two seconds at most
+        context.max_b_frames = 0
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.open()
+        return stream
+
+    def write(self, marked: Marked, taken: float) -> None:
+        """Encode and send one frame.
+
+        Args:
+            marked: Read only.
+            taken: Seconds on a clock that does not go back.
+
+        Raises:
+            TypeError: It carries no mark.
+            MediaError: It cannot be written, or the connection is gone.
+        """
+        if not isinstance(marked, Marked):
+            raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
+        self._first = taken if self._first is None else self._first
+        made = self._swscale.reformat(
+            av.VideoFrame.from_numpy_buffer(marked.frame.image, "rgb24"),
+            format=self._stream.pix_fmt,
+            src_color_range=ColorRange.JPEG,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BILINEAR,
+            threads=1,
+        )
+        made.pts = self._last = max(self._last + 1, round((taken - self._first) / CLOCK))
+        made.time_base = CLOCK
+        try:
+            for packet in self._stream.encode(made):
+                self._output.mux_one(packet)
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Any) -> MediaError:
+        reason = getattr(error, "strerror", None) or error
+        return MediaError(f"{self.target}: cannot be written ({reason})")
+
+    def close(self) -> None:
+        """Finish, and give a file its name.
+
+        Raises:
+            MediaError: The disk is full, or the connection is gone.
+        """
+        if self._output is None:
+            return
+        if self._first is None:
+            self._drop()
+            return
+        try:
+            for packet in self._stream.encode(None):
+                self._output.mux_one(packet)
+            self._output.close()
+        except (av.FFmpegError, OSError) as error:
+            self._drop()
+            raise self._failed(error) from error
+        self._output = None
+        if self._file is not None:
+            self._file.keep()
+
+    def _drop(self) -> None:
+        if self._output is not None:
+            with suppress(av.FFmpegError, OSError):
+                self._output.close()
+            self._output = None
+        if self._file is not None:
+            self._file.drop()
+
+
+def _address(target: str) -> str:
+    """Packets of MPEG-TS that fill a datagram without being split."""
+    if target.startswith("udp://") and "pkt_size" not in target:
+        return f"{target}{'&' if '?' in target else '?'}pkt_size=1316"
+    return target

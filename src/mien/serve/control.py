@@ -1,0 +1,158 @@
+"""What can be set from the page: the look of the engine, or that of one browser camera."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from mien.errors import UsageError
+from mien.live import Engine, Look
+from mien.live.engine import changed
+from mien.live.show import Painter
+from mien.live.types import Shown
+from mien.pipeline import Stream, Swapper
+from mien.provenance import SYNTHETIC
+from mien.track import TrackOptions
+from mien.types import Frame, Identity
+
+WHICH: Final = ["all", "largest", "left", "right"]
+
+ON_MISS: Final = ["pass", "hold", "blur", "card"]
+
+FIGURES: Final = (
+    "fps_in", "fps_out", "age_p50", "age_p95", "dropped", "faces", "provider", "step_name",
+)  # fmt: skip
+"""Of the engine's statistics, those that the page is told."""
+
+
+def settings_of(look: Look, *, private: bool = False) -> dict[str, Any]:
+    """Setting → value of a look, as the page shows it.
+
+    Args:
+        look: What is seen.
+        private: Strength and what is shown in place of a missed face are not a choice then.
+    """
+    rule = look.plan.rules[0]
+    values: dict[str, Any] = {
+        "identity": rule.identity.name,
+        "faces": str(rule.which),
+        "strength": look.strength,
+        "on_miss": look.on_miss,
+        "mark": look.marker.label.removeprefix(SYNTHETIC).removeprefix(": "),
+        "paused": look.paused,
+    }
+    if private:
+        del values["strength"]
+    return values
+
+
+def choices_of(look: Look, people: Mapping[str, Identity]) -> dict[str, list[Any]]:
+    """Setting → what may be chosen; ``[low, high]`` for a number, nothing for free words."""
+    rule = look.plan.rules[0]
+    names = list(people) if len(look.plan.rules) == 1 else []
+    on_miss = list(ON_MISS)
+    return {
+        "identity": names if rule.identity.name in names else [rule.identity.name, *names],
+        "faces": WHICH if str(rule.which) in WHICH else [str(rule.which), *WHICH],
+        "strength": [0, 1],
+        "on_miss": on_miss,
+        "mark": [],
+        "paused": [False, True],
+    }
+
+
+def read(
+    values: Mapping[str, Any], people: Mapping[str, Identity], allowed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the engine understands of settings that came from a page.
+
+    Raises:
+        UsageError: There is no such setting, or no such identity.
+    """
+    out = dict(values)
+    for key in out:
+        if key not in allowed:
+            raise UsageError(f"there is no {key!r} to set; known are {', '.join(allowed)}")
+    if "identity" in out:
+        name = out["identity"]
+        if name not in people:
+            raise UsageError(f"there is no identity {name!r}; known are {', '.join(people)}")
+        out["identity"] = people[name]
+    if str(out.get("faces", "")).isdecimal():
+        out["faces"] = int(out["faces"])
+    return out
+
+
+class EngineControls:
+    """The engine's look and figures, as the page sees them.
+
+    Args:
+        engine: Whose output the page is.
+        people: Identities that may be chosen, ready to be used, by name.
+    """
+
+    def __init__(self, engine: Engine, people: Mapping[str, Identity]) -> None:
+        self._engine, self._people = engine, dict(people)
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of(self._engine.look, private=self._engine.options.private)
+
+    def choices(self) -> dict[str, list[Any]]:
+        return choices_of(self._engine.look, self._people)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        self._engine.change(**read(values, self._people, self.settings()))
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures for the page."""
+        figures = asdict(self._engine.statistics())
+        return {key: figures[key] for key in FIGURES}
+
+
+class Performance:
+    """Swaps the pictures of one browser camera, with tracks and a look of its own.
+
+    Args:
+        swapper: Shared by all.
+        look: What is to be seen at first.
+        people: Identities that may be chosen, by name.
+        private: No raw face may be shown.
+        tracking: How faces are followed.
+    """
+
+    def __init__(
+        self,
+        swapper: Swapper,
+        look: Look,
+        people: Mapping[str, Identity],
+        *,
+        private: bool = False,
+        tracking: TrackOptions | None = None,
+    ) -> None:
+        self._look, self._people, self._private = look, dict(people), private
+        self._changing = threading.Lock()
+        identify = any(rule.reference is not None for rule in look.plan.rules)
+        self._stream = Stream(swapper, identify=identify, options=tracking)
+        self._painter = Painter(self._stream, private)
+
+    def __call__(self, frame: Frame, taken: float) -> Shown:
+        look = self._look
+        faces = self._stream.observe(frame)
+        pairs = [] if look.paused else self._stream.assign(faces, look.plan)
+        done = self._painter(frame, faces, pairs, look, taken=taken)
+        return Shown(look.marker(done.frame), taken, faces, done.swapped)
+
+    def settings(self) -> dict[str, Any]:
+        return settings_of(self._look, private=self._private)
+
+    def choices(self) -> dict[str, list[Any]]:
+        return choices_of(self._look, self._people)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        with self._changing:
+            look = self._look
+            for key, value in read(values, self._people, self.settings()).items():
+                look = changed(look, key, value)
+            self._look = look

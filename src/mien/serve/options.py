@@ -1,0 +1,94 @@
+"""Where the page listens, who may come, and which mailbox is whose."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from mien.errors import UsageError
+from mien.serve import protocol
+
+PORT: Final = 8765
+
+TOKEN_LETTERS: Final = 16
+"""The shortest token that is taken."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """Of the page's server.
+
+    Attributes:
+        host: Address to listen at.
+        port: 0 takes a free one.
+        token: Without it nobody gets in; empty where only this machine reaches the page.
+        sessions: Browser cameras at a time.
+        clients: Sockets at a time.
+        quality: Of JPEGs, 1 to 100.
+
+    Raises:
+        UsageError: Other machines could reach the page without a token, or a value is out of
+            range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    token: str = ""
+    sessions: int = 10
+    clients: int = 64
+    quality: int = 80
+
+    def __post_init__(self) -> None:
+        if not is_loopback(self.host) and not self.token:
+            raise UsageError(f"{self.host}: other machines reach it, so a token is needed")
+        if self.token and len(self.token) < TOKEN_LETTERS:
+            raise UsageError(f"the token has {len(self.token)} letters, {TOKEN_LETTERS} are needed")
+        ranges = {
+            "port": (0, 65535),
+            "sessions": (0, 64),
+            "clients": (1, 1024),
+            "quality": (1, 100),
+        }
+        for key, (low, high) in ranges.items():
+            if not low <= getattr(self, key) <= high:
+                raise UsageError(f"{key} {getattr(self, key)} is not from {low} to {high}")
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Numbers of the mailboxes: pictures for viewers, and two for each browser camera.
+
+    Attributes:
+        sessions: Browser cameras at a time.
+    """
+
+    sessions: int
+    view: int = 0
+
+    def of(self, session: int) -> tuple[int, int]:
+        """Mailboxes of a session: to the engine, and from it."""
+        return 1 + 2 * session, 2 + 2 * session
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each."""
+        # A picture on its way in has the time of its arrival before it.
+        own = [protocol.MAX_MESSAGE + 8, protocol.MAX_MESSAGE]
+        return [protocol.MAX_PICTURE, *own * self.sessions]

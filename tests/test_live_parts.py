@@ -1,0 +1,472 @@
+"""Cameras, outputs, control and the command around the live engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+import synthetic
+from material import PORTRAIT, mien
+from mien import live, media
+from mien.cli.live import parse_latency, parse_size
+from mien.errors import MediaError, UsageError
+from mien.live.window import press, with_line
+from mien.media.virtual import SET_FORMAT, YUV420, format_request
+from mien.provenance import Marker
+from mien.types import Frame, Rule, SwapPlan
+
+ADA = synthetic.identity(64, name="Ada")
+MARKER = Marker(consent=synthetic.CONSENT)
+
+
+def shown(index: int, taken: float, colour: tuple[int, int, int] = (200, 60, 60)) -> live.Shown:
+    image = np.full((120, 160, 3), colour, np.uint8)
+    return live.Shown(MARKER(Frame(image, index)), taken, [], 1)
+
+
+class NoEngine:
+    """What controls are tried on."""
+
+    def __init__(self) -> None:
+        self.look = live.Look(SwapPlan((Rule(ADA),)), MARKER)
+        self.changes: list[dict[str, Any]] = []
+        self.ended = False
+
+    def change(self, **what: Any) -> None:
+        from mien.live.engine import changed
+
+        for key, value in what.items():
+            self.look = changed(self.look, key, value)
+        self.changes.append(what)
+
+    def end(self) -> None:
+        self.ended = True
+
+    def statistics(self) -> live.Statistics:
+        return live.Statistics(
+            30.0, 29.5, 21.0, 34.0, 3, 27, "cpu", 30, 27, 0, 0, 1, 0, "full quality", 0, 0, None, 9
+        )
+
+
+# --- cameras --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Six frames with uneven times; the grey of each says which it is."""
+    path = tmp_path_factory.mktemp("live") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=20, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for n, at in enumerate((0, 50, 100, 250, 300, 350)):
+            frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 30 * n + 20, np.uint8))
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def grey(frame: Frame) -> int:
+    return round((float(frame.image.mean()) - 20) / 30)
+
+
+def test_a_file_is_played_at_its_own_rate(clip):
+    camera = media.open_camera(str(clip))
+    assert [grey(frame) for frame in camera.preview()] == [0, 1, 2]
+    began = time.monotonic()
+    shots = []
+    for shot in camera:
+        assert time.monotonic() >= shot.time  # never before it is due
+        shots.append(shot)
+    assert [grey(s.frame) for s in shots] == list(range(6))  # the preview took none away
+    due = np.array([s.time for s in shots]) - shots[0].time
+    assert due == pytest.approx([0, 0.05, 0.1, 0.25, 0.3, 0.35], abs=1e-6)
+    assert time.monotonic() - began >= 0.35
+
+
+def test_a_file_can_be_thinned_looped_and_brought_to_a_size(clip):
+    camera = media.open_camera(str(clip), size=(320, 200), fps=10, loop=True)
+    shots = []
+    for shot in camera:
+        shots.append(shot)
+        if len(shots) == 6:
+            camera.close()
+            break
+    assert [grey(s.frame) for s in shots[:4]] == [0, 2, 3, 5]
+    assert [grey(s.frame) for s in shots[4:]] == [0, 2]
+    assert shots[0].frame.image.shape == (200, 266, 3)
+    assert np.all(np.diff([s.time for s in shots]) > 0.04)
+
+
+def test_closing_a_camera_ends_its_wait(clip):
+    import threading
+
+    camera = media.open_camera(str(clip), loop=True)
+    threading.Timer(0.1, camera.close).start()
+    began = time.monotonic()
+    assert 1 <= len(list(camera)) < 20
+    assert time.monotonic() - began < 3
+
+
+def test_cameras_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(MediaError, match=r"no\.mp4: no such file"):
+        media.open_camera(str(tmp_path / "no.mp4"))
+    with pytest.raises(MediaError, match="rtsp://127"):
+        media.open_camera("rtsp://127.0.0.1:9/none")
+    if sys.platform.startswith("linux"):
+        with pytest.raises(MediaError, match="camera 987: there is no /dev/video987"):
+            media.open_camera("987")
+
+
+def test_the_newest_pushed_frame_wins():
+    camera = media.PushCamera()
+    for n in range(3):
+        camera.push(np.full((2, 2, 3), n, np.uint8), float(n))
+    shot = next(iter(camera))
+    assert (shot.time, int(shot.frame.image[0, 0, 0]), camera.replaced) == (2.0, 2, 2)
+    camera.close()
+    assert list(camera) == []
+
+
+# --- outputs --------------------------------------------------------------------------------------
+
+
+def test_a_file_keeps_the_times_of_frames_and_says_what_it_is(tmp_path):
+    path = tmp_path / "out.mp4"
+    output = live.Encoded(str(path), MARKER.metadata())
+    output.open(160, 120, 30)
+    for n, at in enumerate((5.0, 5.1, 5.15, 5.4)):
+        output.write(shown(n, at))
+    assert not path.exists()  # whole, or not at all
+    output.close()
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        assert [f.time for f in frames] == pytest.approx([0, 0.1, 0.15, 0.4], abs=1e-4)
+        assert container.metadata["mien_content"] == "AI-generated"
+        colour = frames[0].to_ndarray(format="rgb24")[20, 20]
+        assert np.abs(colour.astype(int) - (200, 60, 60)).max() <= 4
+    with pytest.raises(MediaError, match="exists already"):
+        live.Encoded(str(path), {}).open(160, 120, 30)
+
+
+def test_a_sink_takes_marked_frames_only(tmp_path):
+    sink = media.LiveSink(str(tmp_path / "a.mkv"), (160, 120), 30, metadata={})
+    with pytest.raises(TypeError, match="provenance marked"):
+        sink.write(Frame(np.zeros((120, 160, 3), np.uint8)), 0.0)  # type: ignore[arg-type]
+    sink.close()
+    assert list(tmp_path.iterdir()) == []  # nothing was shown, nothing is left
+
+
+def test_every_frame_is_out_when_write_returns():
+    """MPEG-TS over UDP: datagrams of whole packets, the first within the first call."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(5)
+        output = live.Encoded(f"udp://127.0.0.1:{listener.getsockname()[1]}", MARKER.metadata())
+        output.open(160, 120, 30)
+        try:
+            for n in range(3):
+                output.write(shown(n, n / 30))
+                data = listener.recv(4096)
+                assert data[0] == 0x47
+                assert len(data) % 188 == 0
+                listener.settimeout(0.2)
+                try:
+                    while True:
+                        listener.recv(4096)
+                except TimeoutError:
+                    listener.settimeout(5)
+        finally:
+            output.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("out.webm", "expected window"), ("out", "expected window"), ("ftp://x/y", "ftp://"),
+     ("rtmp://127.0.0.1:9/live", "cannot be written")],
+)  # fmt: skip
+def test_targets_that_cannot_be_are_named(tmp_path, target, words):
+    where = target if "://" in target else str(tmp_path / target)
+    with pytest.raises((UsageError, MediaError), match=words):
+        media.LiveSink(where, (160, 120), 30, metadata={})
+
+
+def test_a_virtual_camera_is_asked_for_its_format_and_gets_whole_frames(tmp_path):
+    device = tmp_path / "video9"
+    device.touch()
+    asked: list[int] = []
+
+    def ioctl(file: int, request: int, argument: bytearray) -> int:
+        asked.append(request)
+        assert struct.unpack_from("=I", argument)[0] == 2
+        assert struct.unpack_from("=2I", argument, 8) == (160, 120)
+        assert len(argument) == 208
+        return 0
+
+    camera = media.VirtualCamera(device, (160, 120), ioctl=ioctl)
+    for n in range(2):
+        camera.write(shown(n, 0.0).marked)
+    camera.close()
+    assert asked == [SET_FORMAT] == [0xC0D05605]
+    data = np.fromfile(device, np.uint8)
+    assert data.size == 2 * 160 * 120 * 3 // 2
+    luma = data[: 160 * 80].astype(int)  # above the label; BT.709 of 200, 60, 60
+    assert np.abs(luma - (16 + 219 / 255 * (0.2126 * 200 + 0.7874 * 60))).max() <= 2
+
+
+def test_a_virtual_camera_that_keeps_another_size_is_refused(tmp_path):
+    device = tmp_path / "video9"
+    device.touch()
+
+    def other(file: int, request: int, argument: bytearray) -> int:
+        argument[:] = format_request(640, 480)
+        return 0
+
+    def busy(file: int, request: int, argument: bytearray) -> int:
+        raise OSError(16, "Device or resource busy")
+
+    with pytest.raises(MediaError, match="keeps to 640x480"):
+        media.VirtualCamera(device, (160, 120), ioctl=other)
+    with pytest.raises(MediaError, match="takes no frames"):
+        media.VirtualCamera(device, (160, 120), ioctl=busy)
+    with pytest.raises(MediaError, match="cannot be opened"):
+        media.VirtualCamera(tmp_path / "none", (160, 120), ioctl=busy)
+    assert YUV420 == 0x32315559
+
+
+def test_a_loopback_device_is_found_or_said_to_be_missing(tmp_path):
+    with pytest.raises(MediaError, match="modprobe v4l2loopback"):
+        media.find_loopback(tmp_path)
+    real = tmp_path / "devices" / "virtual" / "video4linux" / "video7"
+    real.mkdir(parents=True)
+    listed = tmp_path / "class"
+    listed.mkdir()
+    (listed / "video7").symlink_to(real)
+    (listed / "video0").symlink_to(tmp_path / "devices")
+    assert media.find_loopback(listed) == Path("/dev/video7")
+
+
+# --- window ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have a display")
+def test_without_a_display_the_window_says_so(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(MediaError, match=r"window: .*(display|Tk).*choose another output"):
+        live.Window().open(160, 120, 30)
+
+
+def test_keys_change_what_is_seen():
+    engine: Any = NoEngine()
+    toggled: list[int] = []
+    for key in "h-p-mq?":
+        press(engine, key, toggle=lambda: toggled.append(1))
+    assert toggled == [1]
+    assert engine.look.strength == pytest.approx(0.8)
+    assert (engine.look.paused, engine.look.on_miss, engine.ended) == (True, "hold", True)
+
+
+def test_the_head_up_line_is_drawn_on_a_copy():
+    image = np.full((360, 640, 3), 200, np.uint8)
+    drawn = with_line(image, NoEngine().statistics().line())
+    assert (image == 200).all()
+    assert (drawn[40:] == 200).all()
+    assert drawn[:12].mean() < 120
+
+
+# --- control --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def control(tmp_path, swapper):
+    engine: Any = NoEngine()
+    commands = live.Commands(engine, swapper)
+    with live.ControlSocket("0", commands) as listening:
+        yield engine, listening
+
+
+def talk(listening: live.ControlSocket, *lines: str) -> list[dict[str, Any]]:
+    with socket.create_connection(("127.0.0.1", listening.port), timeout=20) as connection:
+        connection.sendall("".join(f"{line}\n" for line in lines).encode())
+        with connection.makefile("r") as answers:
+            return [json.loads(answers.readline()) for _ in lines]
+
+
+def test_control_changes_and_tells(control):
+    engine, listening = control
+    answers = talk(
+        listening, '{"set": {"strength": 0.5, "on_miss": "blur"}}', '{"get": "statistics"}',
+        '{"set": {"mark": "live"}}',
+    )  # fmt: skip
+    assert [a["ok"] for a in answers] == [True, True, True]
+    assert (engine.look.strength, engine.look.on_miss) == (0.5, "blur")
+    assert engine.look.marker.label == "AI-generated: live"
+    assert answers[1]["statistics"]["fps_out"] == 29.5
+    assert answers[1]["statistics"]["age_p95"] == 34.0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("nonsense", "one JSON object"), ("[1]", "expected"), ('{"set": {}}', "expected"),
+     ('{"set": {"strength": 7}}', "strength: expected"), ('{"set": {"size": 7}}', "no 'size'"),
+     ('{"get": "everything"}', "expected"), ('{"set": {"identity": "me.jpg"}}', "consent"),
+     ('{"set": {"identity": ["none.jpg"], "consent": "synthetic"}}', "none.jpg"),
+     ('{"set": {"identity": "me.jpg", "consent": "self"}}', "start anew"),
+     ('{"set": {"consent": "self"}}', "goes with an identity"), ("\x00\xff" * 10, "JSON")],
+)  # fmt: skip
+def test_control_says_what_is_wrong_and_goes_on(control, line, words):
+    engine, listening = control
+    before = engine.look
+    wrong, right = talk(listening, line, '{"get": "statistics"}')
+    assert wrong["ok"] is False
+    assert words in wrong["error"]
+    assert right["ok"] is True
+    assert engine.look is before
+
+
+def test_control_enrols_another_face(control):
+    engine, listening = control
+    asked = {"set": {"identity": str(PORTRAIT), "consent": "synthetic"}}
+    (answer,) = talk(listening, json.dumps(asked))
+    assert answer == {"ok": True}
+    assert engine.look.plan.rules[0].identity is not ADA
+
+
+def test_a_control_socket_is_its_owners_and_goes_when_closed(tmp_path, swapper):
+    path = tmp_path / "control"
+    commands = live.Commands(NoEngine(), swapper)  # type: ignore[arg-type]
+    with live.ControlSocket(str(path), commands):
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(MediaError, match="cannot listen"):
+            live.ControlSocket(str(path), commands)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(b'{"get": "statistics"}\n' + b"x" * 70_000)
+            assert connection.recv(10) == b'{"ok": tru'
+    assert not path.exists()
+    with socket.socket(socket.AF_UNIX) as dead:  # what a killed run leaves
+        dead.bind(str(path))
+    with live.ControlSocket(str(path), commands):
+        assert path.is_socket()
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+KEYS = {"fps_in", "fps_out", "age_p50", "age_p95", "dropped", "swapped", "provider"}
+
+
+def test_the_command_plays_a_file_into_a_file(tmp_path, examples):
+    out = tmp_path / "out.mp4"
+    done = mien(
+        "live", "-s", PORTRAIT, "--consent", "synthetic", "--input", str(examples / "clip.mp4"),
+        "-o", str(out), "--duration", "1.5", "--max-latency", "500ms", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert set(figures) >= KEYS
+    assert figures["frames_in"] == figures["frames_out"] + figures["dropped"]
+    assert figures["swapped"] == figures["frames_out"] > 3
+    assert figures["provider"] == "cpu"
+    assert 20 < figures["fps_in"] < 30
+    with av.open(str(out)) as container:
+        assert len(list(container.decode(video=0))) == figures["frames_out"]
+        assert container.metadata["mien_consent"] == "synthetic"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--input", "none.mp4", "-o", "a.mp4"], "none.mp4: no such file"),
+     (["--input", "CLIP", "-o", "a.avi"], "a.avi: expected window"),
+     (["--input", "CLIP", "-o", "a.mp4", "--max-latency", "soon"], "--max-latency 'soon'"),
+     (["--input", "CLIP", "-o", "a.mp4", "--size", "big"], "--size 'big'"),
+     (["--input", "CLIP", "-o", "a.mp4", "--on-miss", "cry"], "--on-miss 'cry'"),
+     (["--input", "CLIP", "--camera", "1", "-o", "a.mp4"], "--camera and --input"),
+     (["--camera", "987", "-o", "a.mp4"], "camera 987")],
+)  # fmt: skip
+def test_wrong_use_is_said_before_anything_is_loaded(flags, words, tmp_path, examples, capsys):
+    from mien import cli
+
+    asked = [str(examples / "clip.mp4") if f == "CLIP" else f for f in flags]
+    asked = [str(tmp_path / f) if f.startswith("a.") else f for f in asked]
+    status = cli.app(
+        ["live", "-s", PORTRAIT, "--consent", "synthetic", *asked], standalone_mode=False
+    )
+    assert status in (1, 2)
+    assert words in capsys.readouterr().err
+
+
+def test_words_of_flags():
+    assert (parse_latency("100ms"), parse_latency("0.2s")) == (0.1, 0.2)
+    assert (parse_size("1280x720"), parse_size(None)) == ((1280, 720), None)
+    for text in ("100", "0ms", "99s", "-5ms"):
+        with pytest.raises(UsageError, match="--max-latency"):
+            parse_latency(text)
+
+
+def test_help_of_live_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom mien import cli\nsys.argv = ['mien', 'live', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'cv2', 'av', 'onnxruntime', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, env=os.environ
+    )
+
+
+class Capture:
+    """OpenCV's capture of a camera that is unplugged after two frames; BGR."""
+
+    def __init__(self, what: int | str) -> None:
+        self.left, self.set_to, self.released = 2, {}, False
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, key: int, value: float) -> None:
+        self.set_to[key] = value
+
+    def get(self, key: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, Any]:
+        self.left -= 1
+        return self.left >= 0, np.full((480, 640, 3), (10, 20, 200), np.uint8)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_device_gives_upright_rgb_and_is_given_back_when_it_is_gone(monkeypatch, tmp_path):
+    import cv2
+
+    device = tmp_path / "video0"
+    device.touch()
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    camera = media.DeviceCamera(str(device), size=(320, 240), fps=30)
+    shots = iter(camera)
+    shot = next(shots)
+    assert shot.frame.image.shape == (240, 320, 3)
+    assert tuple(shot.frame.image[0, 0]) == (200, 20, 10)
+    assert abs(shot.time - time.monotonic()) < 5
+    next(shots)
+    with pytest.raises(MediaError, match="gives no more frames"):
+        next(shots)
+    assert camera._capture.released
+    assert camera._capture.set_to[cv2.CAP_PROP_FRAME_WIDTH] == 320

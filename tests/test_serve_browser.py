@@ -1,0 +1,220 @@
+"""The page in a real headless Chromium, with a camera that is a file.
+
+Chromium is looked for on the path, or where ``MIEN_TEST_CHROMIUM`` says; it is driven by
+Playwright (``pip install playwright``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from material import MEDIA, environment
+from mien import media
+from test_serve import Client, running
+
+pytestmark = pytest.mark.browser
+
+HERE = Path(__file__).resolve().parent
+PIXELS = """() => {
+  const c = document.getElementById("picture");
+  return Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data);
+}"""
+
+
+def write_y4m(path, width=320, height=240, frames=30):
+    """A red picture, as Chromium's fake camera reads it: BT.601, limited range."""
+    y, u, v = (np.full(n, value, np.uint8).tobytes() for n, value in (
+        (width * height, 81), (width * height // 4, 90), (width * height // 4, 240)))  # fmt: skip
+    head = f"YUV4MPEG2 W{width} H{height} F30:1 Ip A1:1 C420jpeg\n".encode()
+    path.write_bytes(head + (b"FRAME\n" + y + u + v) * frames)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser whose camera shows red."""
+    named = os.environ.get("MIEN_TEST_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
+    clip = tmp_path_factory.mktemp("camera") / "red.y4m"
+    write_y4m(clip)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found,
+            args=[
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-video-capture={clip}",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as (url, _):
+        yield url
+
+
+def open_page(context, url):
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
+    page.goto(url)
+    page.wait_for_selector("body[data-ready]")
+    return page
+
+
+def start(page):
+    page.check("#accepted")
+    page.click("#go")
+
+
+def shown(page):
+    return int(page.evaluate("document.body.dataset.shown ?? 0"))
+
+
+def until(page, expression, seconds=40):
+    """Wait in Python: the page's own policy forbids what Playwright waits with."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, (expression, page.inner_text("#message"), page.errors)
+        time.sleep(0.05)
+
+
+def wait_for(page, count):
+    until(page, f"Number(document.body.dataset.shown ?? 0) >= {count}")
+
+
+def pixels(page):
+    size = page.evaluate("[picture.height, picture.width]")
+    return np.array(page.evaluate(PIXELS), np.uint8).reshape(*size, 4)[:, :, :3]
+
+
+def test_the_servers_camera_with_the_keyboard_alone(chromium, server):
+    page = open_page(chromium, server)
+    page.keyboard.press("s")  # nothing starts before the notice is accepted
+    assert page.evaluate("document.activeElement.id") == "accepted"
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    wait_for(page, 10)
+    assert np.abs(pixels(page)[100, 100].astype(int) - (30, 30, 200)).max() < 8
+    until(page, "document.getElementById('figures').textContent.includes('fps')")
+    assert 0 < float(page.evaluate("document.body.dataset.p50")) < 2000
+    page.select_option("select[name=identity]", "two")
+    with Client(server) as other:
+        deadline = time.monotonic() + 5
+        while True:
+            other.say(type="set", values={})  # the answer to it says what holds
+            if other.words("settings")["values"]["identity"] == "two":
+                break
+            assert time.monotonic() < deadline
+    page.click("#stop")
+    page.wait_for_selector("#start", state="visible")
+    assert page.errors == []
+    page.close()
+
+
+def test_the_browsers_camera(chromium, server):
+    page = open_page(chromium, server + "#role=camera&size=320x240")
+    start(page)
+    wait_for(page, 10)
+    red, green, blue = pixels(page)[60, 60].astype(int)
+    assert blue > red + 120, (red, green, blue)
+    assert page.errors == []
+    page.close()
+
+
+def test_ten_tabs_all_get_on_and_closing_them_frees_all(chromium):
+    # 100 ms for a swap: it is the engine that all wait for, and not Chromium with its ten pages.
+    with running(PAGE_COST="0.1") as (url, _):
+        context = chromium.new_context()
+        pages = [open_page(context, url + "#role=camera&size=320x240") for _ in range(10)]
+        for page in pages:
+            start(page)
+        for page in pages:
+            wait_for(page, 2)
+        before = [shown(page) for page in pages]
+        time.sleep(8)
+        counts = [shown(page) - n for page, n in zip(pages, before, strict=True)]
+        print("frames in each of ten tabs:", counts)
+        context.close()
+        assert min(counts) > 0
+        # Ten pages of one Chromium are no equals; the server's own shares are in test_serve.py.
+        assert min(counts) >= max(counts) / 3, counts
+        deadline = time.monotonic() + 10
+        clients = []
+        try:
+            while len(clients) < 10:
+                client = Client(url, "camera")
+                message = json.loads(client.socket.recv(5))
+                if message["type"] == "welcome":
+                    clients.append(client)
+                else:
+                    client.__exit__()
+                assert time.monotonic() < deadline, f"{len(clients)} places are free"
+        finally:
+            for client in clients:
+                client.__exit__()
+
+
+@contextmanager
+def mien_live(*arguments):
+    """The command; gives the address of its page."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mien.cli import main; main()", "live",
+         "-s", str(MEDIA / "portrait-1.jpg"), "--consent", "synthetic",
+         "-o", "browser", "--port", "0", *arguments],
+        env=environment(PYTHONPATH=str(HERE.parent / "src")),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            if found := re.search(r"http://\S+", line):
+                yield found[0]
+                break
+        else:
+            pytest.fail("no address was printed")
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def test_mien_live_shows_swapped_frames(chromium):
+    with (
+        media.open_source(MEDIA / "clip.mp4") as source,
+        mien_live("--input", str(MEDIA / "clip.mp4"), "--loop") as url,
+    ):
+        raw = [frame.image for frame in source]
+        page = open_page(chromium, url)
+        until(page, "fetch('/about').then(r => r.json()).then(k => k.server_camera)")
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        start(page)
+        until(page, "document.body.dataset.swapped === 'true'")
+        image = pixels(page).astype(np.float32)
+        page.close()
+    assert image.shape == raw[0].shape
+    height, width = image.shape[:2]
+    away = [np.abs(image - frame) for frame in raw]
+    corner = [float(a[: height // 4, : width // 5].mean()) for a in away]
+    middle = slice(height * 5 // 16, height * 3 // 4), slice(width * 3 // 8, width * 9 // 16)
+    assert min(corner) < 5  # the background is the clip's
+    assert min(float(a[middle].mean()) for a in away) > 8  # the face is not, in any of its frames
