@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mien import blend, eyes, generate, geometry, identity, media, motion, pipeline, shape
+from mien import blend, eyes, generate, geometry, identity, media, motion, pipeline, shape, zoo
 from mien.generate import look, relight
 from mien.types import Consent, Face, Frame
 
@@ -61,7 +61,10 @@ def main() -> None:
     generator: relight.RelightGenerator = swapper.generate
     occlude = timed("occlusion network", generator.occlude)
     made = relight.RelightGenerator(timed("relight network", generator.network), occlude)
-    int8 = generate.load("relight:precision=int8").network
+    other = {
+        precision: generate.load("relight", zoo.Zoo(precision=precision))
+        for precision in ("fp32", "int8")
+    }
     motion.cover, motion.through = timed("cover", motion.cover), timed("through", motion.through)
     relight.look = timed("look", look.look)
     relight.settle = timed("settle", look.settle)
@@ -76,6 +79,7 @@ def main() -> None:
     shape.bent = timed("bent crop", shape.bent)
     eyes.paint, eyes.shut = timed("eyes", eyes.paint), timed("eyes, shut", eyes.shut)
     made.prepare(person)
+    mesh = geometry.transform(motion.aligned(face.mesh), face.mesh)
     spent.clear()
     memory: dict = {}
     paste = timed("paste", blend.soft)
@@ -84,7 +88,11 @@ def main() -> None:
         face.memory = memory
         for patch in timed("generator", made)(frame, [face], [person]):
             paste(frame, patch)
-        timed("relight network, int8", int8)(np.zeros((1, look.CHANNELS, 128, 128), np.float32))
+        for name, generator_ in other.items():
+            inputs = np.zeros((1, look.CHANNELS, 128, 128), np.float32)
+            timed(f"relight network, {name}", generator_.network)(inputs)
+            crop = np.zeros((1, motion.CROP, motion.CROP, 3), np.uint8)
+            timed(f"occlusion network, {name}", generator_.occlude)(crop, mesh[None])
     rounds = options.rounds
 
     def row(values: list[float]) -> tuple[float, float]:
@@ -100,10 +108,10 @@ def main() -> None:
     def total(*names: str) -> tuple[float, float]:
         return tuple(round(sum(table[n][k] for n in names), 2) for k in (0, 1))
 
-    fixed = ("crop", "cover", "through", "features", "settle", "hold", "bend", "bent crop",
-             "occlusion network")  # fmt: skip
-    table["SIZE-INDEPENDENT, fp32"] = total(*fixed, "relight network")
-    table["SIZE-INDEPENDENT, int8"] = total(*fixed, "relight network, int8")
+    fixed = ("crop", "cover", "through", "features", "settle", "hold", "bend", "bent crop")
+    for name in other:
+        networks = f"relight network, {name}", f"occlusion network, {name}"
+        table[f"SIZE-INDEPENDENT, {name}"] = total(*fixed, *networks)
     table["PAINTING AND PASTING"] = total(
         "warp and light at full size", "eyes", "eyes, shut", "paste"
     )
