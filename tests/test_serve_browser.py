@@ -141,7 +141,7 @@ def test_the_browsers_camera(chromium, server):
     page.close()
 
 
-def test_ten_tabs_all_get_on_and_closing_them_frees_all(chromium):
+def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium):
     # 100 ms for a swap: it is the engine that all wait for, and not Chromium with its ten pages.
     with running(PAGE_COST="0.1") as (url, _):
         context = chromium.new_context()
@@ -156,8 +156,7 @@ def test_ten_tabs_all_get_on_and_closing_them_frees_all(chromium):
         print("frames in each of ten tabs:", counts)
         context.close()
         assert min(counts) > 0
-        # Ten pages of one Chromium are no equals; the server's own shares are in test_serve.py.
-        assert min(counts) >= max(counts) / 3, counts
+        assert min(counts) >= max(counts) / 2, counts
         deadline = time.monotonic() + 10
         clients = []
         try:
