@@ -47,7 +47,7 @@ wheel: $(VENV)/.venv
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
 	cd build/wheel && venv/bin/mien --version && venv/bin/python -c \
-	  "from mien import zoo; print(*[zoo.verify(card).name for card in zoo.CARDS], sep='\n')"
+	  "from mien import zoo; print(*[zoo.verify(card).name for card in zoo.SHIPPED], sep='\n')"
 
 # Resolves pyproject.toml anew; uv comes from an environment of its own.
 lock:
