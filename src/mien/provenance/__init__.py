@@ -1,0 +1,11 @@
+"""What every output says of itself, and how to read it back.
+
+:class:`Marker` alone makes :class:`Marked` frames, and sinks accept nothing else, so nothing
+leaves without its mark.
+"""
+
+from __future__ import annotations
+
+from mien.provenance.marker import DIGITAL_SOURCE_TYPE, SYNTHETIC, Marked, Marker, metadata, read
+
+__all__ = ["DIGITAL_SOURCE_TYPE", "SYNTHETIC", "Marked", "Marker", "metadata", "read"]
