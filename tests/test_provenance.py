@@ -11,7 +11,7 @@ import pytest
 from mien import __version__, provenance
 from mien.errors import MediaError
 from mien.media import open_sink, open_source
-from mien.provenance import Marked, Marker
+from mien.provenance import Marked, Marker, Marks
 from mien.types import Consent, Frame
 
 SELF = Consent("self", "form 12")
@@ -63,7 +63,7 @@ def test_label_can_be_off_and_the_words_stay():
 
 
 def test_each_frame_size_has_its_label():
-    marker = Marker("KI-erzeugt", consent=SELF)
+    marker = Marker(Marks(words="take 2"), consent=SELF)
     for size in ((240, 320), (480, 640), (240, 320)):
         frame = marker(Frame(np.zeros((*size, 3), np.uint8))).frame
         assert frame.image.any()

@@ -28,7 +28,7 @@ from mien.errors import MediaError, MienError, UsageError
 from mien.media.info import IMAGE_SUFFIXES
 from mien.media.sink import CONTAINERS, Temporary
 from mien.pipeline import Report, Stream, Swapper
-from mien.provenance import Marker
+from mien.provenance import Marker, untouched
 from mien.types import (
     Consent,
     Frame,
@@ -274,13 +274,12 @@ def _copy(
         return
     # Another container or a part of it: decoded and encoded again. The label stays off, as it
     # would be untrue.
-    unlabelled = Marker(consent=Consent("none"), label_on=False)
     with (
         media.open_source(target, start=start, end=end) as source,
         media.open_sink(output, source, options=options, metadata={}, overwrite=overwrite) as sink,
     ):
-        for frame in source:
-            sink.write(unlabelled(frame))
+        for marked in untouched(source):
+            sink.write(marked)
 
 
 def _plan(who: Identity | SwapPlan) -> SwapPlan:

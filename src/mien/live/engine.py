@@ -25,7 +25,6 @@ from mien.live.types import Camera, Options, Output, Shown, Statistics
 from mien.live.witness import Witness
 from mien.media import Shot
 from mien.pipeline import Pairs, Stream, Swapper, brisk
-from mien.provenance import SYNTHETIC, Marker
 from mien.track import LIVE, TrackOptions
 from mien.types import Faces, Frame, Identity, Image, Rule, Which
 
@@ -95,9 +94,11 @@ class Engine:
         self._open, self._look = camera, look
         self._swapper, self._eased = eased(swapper)
         swapper = self._swapper
-        self._tracking = tracking or LIVE
+        self._tracking = tracking or replace(LIVE, beside=True)
         if self.options.private:
-            self._tracking = replace(self._tracking, quick=QUICK, thorough=THOROUGH, fade=0)
+            self._tracking = replace(
+                self._tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0
+            )
         self._steps = steps_of(swapper, private=self.options.private)
         # Who was chosen keeps the face when they meet others or come back.
         identify = any(r.reference is not None or r.which != "all" for r in look.plan.rules)
@@ -566,11 +567,7 @@ def changed(look: Look, key: str, value: Any) -> Look:
     """
     if key == "identity" and isinstance(value, Identity):
         rules = tuple(replace(rule, identity=value) for rule in look.plan.rules)
-        before = look.marker
-        marker = Marker(
-            before.label, consent=value.consent, target_consent=before.target_consent,
-            label_on=before.label_on,
-        )  # fmt: skip
+        marker = look.marker.changed(consent=value.consent)
         return replace(look, plan=replace(look.plan, rules=rules), marker=marker)
     if key == "faces" and _is_choice(value):
         rules = tuple(Rule(r.identity, value, r.reference) for r in look.plan.rules)
@@ -583,13 +580,8 @@ def changed(look: Look, key: str, value: Any) -> Look:
     elif key == "on_miss" and value in ("pass", "hold", "blur", "card"):
         return replace(look, on_miss=value)
     elif key == "mark" and isinstance(value, str) and len(value) <= 60:
-        before, words = look.marker, " ".join(value.split())
-        label = f"{SYNTHETIC}: {words}" if words else SYNTHETIC
-        marker = Marker(
-            label, consent=before.consent, target_consent=before.target_consent,
-            label_on=before.label_on,
-        )  # fmt: skip
-        return replace(look, marker=marker)
+        marks = replace(look.marker.marks, words=" ".join(value.split()))
+        return replace(look, marker=look.marker.changed(marks=marks))
     if key not in KEYS:
         raise UsageError(f"there is no {key!r} to change; known are {', '.join(KEYS)}")
     raise UsageError(f"{key}: expected {KEYS[key]}, came {value!r}")

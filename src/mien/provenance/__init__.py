@@ -6,6 +6,24 @@ leaves without its mark.
 
 from __future__ import annotations
 
-from mien.provenance.marker import DIGITAL_SOURCE_TYPE, SYNTHETIC, Marked, Marker, metadata, read
+from mien.provenance.marker import (
+    DIGITAL_SOURCE_TYPE,
+    SYNTHETIC,
+    Marked,
+    Marker,
+    Marks,
+    metadata,
+    read,
+    untouched,
+)
 
-__all__ = ["DIGITAL_SOURCE_TYPE", "SYNTHETIC", "Marked", "Marker", "metadata", "read"]
+__all__ = [
+    "DIGITAL_SOURCE_TYPE",
+    "SYNTHETIC",
+    "Marked",
+    "Marker",
+    "Marks",
+    "metadata",
+    "read",
+    "untouched",
+]

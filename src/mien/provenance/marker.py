@@ -8,9 +8,11 @@ finished file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,9 +20,9 @@ from numpy.typing import NDArray
 
 from mien import __version__
 from mien.media import Marked, read_metadata
-from mien.types import Consent, Frame, Rect
+from mien.types import Consent, Face, Frame, Rect
 
-__all__ = ["Marked", "Marker", "metadata", "read"]
+__all__ = ["Marked", "Marker", "Marks", "metadata", "read", "untouched"]
 
 SYNTHETIC = "AI-generated"
 """What the output is, in the words of the label and of the metadata."""
@@ -29,6 +31,30 @@ DIGITAL_SOURCE_TYPE = (
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 )
 """IPTC's term for footage in which a part was made by a trained model; XMP has a field for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Which marks an output carries, and what its label says.
+
+    Whether a mark may be off is the policy's to say; see :mod:`mien.policy`.
+
+    Attributes:
+        label_on: The visible label is drawn.
+        preset: ``usual`` is small; ``regulated`` is at least 5 % of the shorter side high, as
+            China's GB 45438-2025 asks for.
+        language: Of the label.
+        words: Said after the label's own words.
+        watermark_on: The invisible watermark is written.
+        credentials_on: Files carry signed content credentials (C2PA).
+    """
+
+    label_on: bool = True
+    preset: Literal["usual", "regulated"] = "usual"
+    language: str = "en"
+    words: str = ""
+    watermark_on: bool = True
+    credentials_on: bool = True
 
 
 class _Label(NamedTuple):
@@ -45,28 +71,44 @@ class Marker:
     White letters on a translucent dark plate stay legible on any background. The label is
     rendered once for each frame size, and blending it touches its own rectangle only.
 
-    Attributes:
-        label: The words.
+    Args:
+        marks: Which marks, and what the label says.
         consent: On what the use of the portrait rests.
         target_consent: The same for the person who is replaced, None if unsaid.
-        label_on: Whether the label is drawn; the metadata is there in any case.
+        output_id: Hexadecimal; empty for a new one. One marker is for one output.
+        label_on: Instead of ``marks.label_on``, where given.
+
+    Attributes:
+        marks: Which marks, and what the label says.
+        label: All words of the label.
+        consent: On what the use of the portrait rests.
+        target_consent: The same for the person who is replaced, None if unsaid.
+        output_id: Hexadecimal; new for every file and every live session.
     """
 
     def __init__(
         self,
-        label: str = SYNTHETIC,
+        marks: Marks = Marks(),
         *,
         consent: Consent,
         target_consent: Consent | None = None,
-        label_on: bool = True,
+        output_id: str = "",
+        label_on: bool | None = None,
     ) -> None:
-        self.label, self.label_on = label, label_on
+        self.marks = marks if label_on is None else replace(marks, label_on=label_on)
         self.consent, self.target_consent = consent, target_consent
+        self.output_id = output_id or secrets.token_hex(4)
+        self.label = f"{SYNTHETIC}: {marks.words}" if marks.words else SYNTHETIC
         self._labels: dict[tuple[int, int], _Label] = {}
 
-    def __call__(self, frame: Frame) -> Marked:
-        """Draw the label into ``frame.image``, record the rectangle, and hand the frame over."""
-        if self.label_on:
+    def __call__(self, frame: Frame, faces: Sequence[Face] = ()) -> Marked:
+        """Draw the label into ``frame.image``, record the rectangle, and hand the frame over.
+
+        Args:
+            frame: Written to.
+            faces: Of the frame, in pixels of it; the label keeps clear of them.
+        """
+        if self.marks.label_on:
             label = self._label(*frame.image.shape[:2])
             if not label.rect.empty:
                 region = frame.image[label.rect.slices()]
@@ -75,9 +117,22 @@ class Marker:
                 frame.mark_dirty(label.rect)
         return Marked(frame)
 
+    def changed(self, *, marks: Marks | None = None, consent: Consent | None = None) -> Marker:
+        """A marker of the same output that says something else from now on."""
+        return Marker(
+            marks or self.marks,
+            consent=consent or self.consent,
+            target_consent=self.target_consent,
+            output_id=self.output_id,
+        )
+
+    def anew(self) -> Marker:
+        """A marker that says the same of another output."""
+        return Marker(self.marks, consent=self.consent, target_consent=self.target_consent)
+
     def metadata(self) -> dict[str, str]:
         """Return the words that go into the output; see :func:`metadata`."""
-        return metadata(self.consent, self.target_consent)
+        return metadata(self.consent, self.target_consent, self.output_id)
 
     def _label(self, height: int, width: int) -> _Label:
         key = (height, width)
@@ -111,11 +166,14 @@ def _three(plane: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.repeat(np.rint(plane * 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def metadata(consent: Consent, target_consent: Consent | None = None) -> dict[str, str]:
+def metadata(
+    consent: Consent, target_consent: Consent | None = None, output_id: str = ""
+) -> dict[str, str]:
     """Return what an output says of itself; keys are names that every container can hold."""
     words = {
         "mien_version": __version__,
         "mien_content": SYNTHETIC,
+        "mien_output": output_id,
         "digital_source_type": DIGITAL_SOURCE_TYPE,
         "mien_consent": consent.basis,
         "mien_consent_note": consent.note,
@@ -124,6 +182,21 @@ def metadata(consent: Consent, target_consent: Consent | None = None) -> dict[st
         words["mien_target_consent"] = target_consent.basis
         words["mien_target_consent_note"] = target_consent.note
     return {key: value for key, value in words.items() if value}
+
+
+def untouched(frames: Iterable[Frame]) -> Iterator[Marked]:
+    """Hand over frames in which nothing was made, without marks, since those would be untrue.
+
+    Args:
+        frames: As they come from a source.
+
+    Raises:
+        ValueError: Something was painted into a frame.
+    """
+    for frame in frames:
+        if frame.dirty:
+            raise ValueError(f"frame {frame.index} was painted, so it has to be marked")
+        yield Marked(frame)
 
 
 def read(path: Path | str) -> dict[str, str]:

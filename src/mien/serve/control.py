@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from mien.errors import UsageError
@@ -13,7 +13,6 @@ from mien.live.engine import changed
 from mien.live.show import Painter
 from mien.live.types import Shown
 from mien.pipeline import Stream, Swapper
-from mien.provenance import SYNTHETIC
 from mien.track import TrackOptions
 from mien.types import Frame, Identity
 
@@ -40,7 +39,7 @@ def settings_of(look: Look, *, private: bool = False) -> dict[str, Any]:
         "faces": str(rule.which),
         "strength": look.strength,
         "on_miss": look.on_miss,
-        "mark": look.marker.label.removeprefix(SYNTHETIC).removeprefix(": "),
+        "mark": look.marker.marks.words,
         "paused": look.paused,
     }
     if private:
@@ -131,7 +130,8 @@ class Performance:
         private: bool = False,
         tracking: TrackOptions | None = None,
     ) -> None:
-        self._look, self._people, self._private = look, dict(people), private
+        self._look = replace(look, marker=look.marker.anew())  # an output of its own
+        self._people, self._private = dict(people), private
         self._changing = threading.Lock()
         identify = any(rule.reference is not None for rule in look.plan.rules)
         self._stream = Stream(swapper, identify=identify, options=tracking)
