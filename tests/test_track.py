@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -419,6 +420,69 @@ def test_a_face_only_the_thorough_look_sees_is_followed_all_the_same():
     scene = Scene({"small": stays(200, 100, 24), "a": stays(400)},
                   quick_sees=lambda name: name != "small")  # fmt: skip
     assert follow(scene, 60) == [{"small": 1, "a": 2}] * 60
+
+
+class Beside:
+    """Follows a scene whose thorough look lasts until it is let go."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.go = scene, threading.Event()
+        self.tracker = track.Tracker(
+            scene.quick, self.look, scene.fit, track.TrackOptions(thorough=5, beside=True)
+        )
+
+    def look(self, image: np.ndarray) -> Faces:
+        seen = self.scene.thorough(image)
+        if self.scene.time:
+            assert self.go.wait(5)
+        return seen
+
+    def at(self, time: int) -> dict[str, int]:
+        if self.go.is_set():  # the look that was let go is done before the next frame
+            self.tracker._lookout._running.exception(5)
+        self.scene.time = time
+        image = np.full((HEIGHT, WIDTH, 3), self.scene.backdrop(time), np.uint8)
+        return {self.scene.who(f): f.track for f in self.tracker(Frame(image, time))}
+
+
+def comes(time: int) -> Walk:
+    return lambda t: (200.0, 100.0, 24.0) if t >= time else None
+
+
+def test_no_frame_waits_for_a_look_beside_and_who_came_in_is_found_when_it_is_done():
+    scene = Scene({"small": comes(3), "a": stays(400)}, quick_sees=lambda name: name != "small")
+    beside = Beside(scene)
+    assert [beside.at(t) for t in range(9)] == [{"a": 1}] * 9
+    assert len(scene.thorough_at) == 2  # one at a time
+    beside.go.set()
+    assert beside.at(9) == {"a": 1, "small": 2}
+
+
+def test_who_moves_while_a_look_lasts_is_not_found_again_where_they_were():
+    def runs(t: int) -> tuple[float, float, float]:
+        return 200.0 + 20 * max(t - 4, 0), 200.0, 60.0
+
+    beside = Beside(Scene({"a": runs}))
+    assert [beside.at(t) for t in range(9)] == [{"a": 1}] * 9
+    beside.go.set()
+    assert beside.at(9) == {"a": 1}
+    assert len(beside.tracker.tracks) == 1
+
+
+def test_a_look_of_before_a_cut_is_forgotten():
+    scene = Scene({"a": stays(400), "b": lambda t: (150.0, 150.0, 60.0) if t < 8 else None},
+                  lambda t: 100 if t < 8 else 200,
+                  quick_sees=lambda name: name == "a")  # fmt: skip
+    beside = Beside(scene)
+    for t in range(8):
+        beside.at(t)
+    running = beside.tracker._lookout._running
+    beside.go.set()
+    running.exception(5)
+    beside.scene.time = 8
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    assert [scene.who(f) for f in beside.tracker(Frame(image, 8))] == ["a"]
+    assert not beside.tracker._lookout.busy
 
 
 # --- real footage -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from mien.mask import LIDS
 from mien.track.assign import assign
 from mien.track.flow import Flow
 from mien.track.kalman import Path
+from mien.track.lookout import Lookout
 from mien.track.steady import OneEuro, Steady
 from mien.types import Face, Faces, Floats, Frame, Image, Landmarks
 
@@ -32,6 +33,8 @@ class TrackOptions:
     Attributes:
         quick: Frames between quick looks of the detector.
         thorough: Frames between thorough ones.
+        beside: Take thorough looks in a thread of their own, so that no frame waits for one; who
+            comes in is then found some frames later. At cuts they are waited for.
         mesh_score: A face whose mesh scores less is lost.
         keep: Frames for which a lost face keeps its number.
         cut: Mean change of a 32×18 thumbnail, in grey levels, that counts as a cut.
@@ -47,6 +50,7 @@ class TrackOptions:
 
     quick: int = 10
     thorough: int = 24
+    beside: bool = False
     mesh_score: float = 0.5
     keep: int = 15
     cut: float = 28.0
@@ -154,6 +158,10 @@ class Tracker:
     _numbers: int = 0
     _thumbnail: Image | None = None
     _time: float | None = None
+    _lookout: Lookout = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lookout = Lookout(self.thorough)
 
     def __call__(self, frame: Frame) -> Faces:
         """Faces of the next frame, with meshes and track numbers, steadied.
@@ -165,15 +173,23 @@ class Tracker:
         cut = self._is_cut(frame.image)
         if cut:
             self.tracks.clear()
+            self._lookout.drop()
         lost = self._follow(frame)
         self._since_quick += 1
         self._since_thorough += 1
-        if cut or self._since_thorough >= options.thorough:
+        due = self._since_thorough >= options.thorough
+        if cut or (due and not options.beside):
             self._join(frame, self.thorough(frame.image), at_once=cut)
             self._since_quick = self._since_thorough = 0
+        elif (seen := self._lookout.take()) is not None:
+            self._join(frame, *seen)
         elif lost or self._since_quick >= options.quick:
             self._join(frame, self.quick(frame.image))
             self._since_quick = 0
+        elif due and not self._lookout.busy:
+            boxes = [t.face.box for t in self.tracks if t.missed == 0]
+            self._lookout.begin(frame.image, np.reshape(boxes, (-1, 4)).astype(np.float32))
+            self._since_thorough = 0
         self.tracks = [t for t in self.tracks if t.missed <= options.keep]
         self._touch()
         return self._give(frame, seconds)
@@ -233,16 +249,27 @@ class Tracker:
         points = ((face.points - here) * zoom + there).astype(np.float32)
         return replace(face, mesh=moved, box=geometry.bounds(moved[:468]), points=points)
 
-    def _join(self, frame: Frame, found: Faces, *, at_once: bool = False) -> None:
-        """Match detections to tracks; fit and add those that are new."""
+    def _join(
+        self, frame: Frame, found: Faces, known: Floats | None = None, *, at_once: bool = False
+    ) -> None:
+        """Match detections to tracks; fit and add those that are new.
+
+        Args:
+            frame: Where they are fitted.
+            found: What the detector saw.
+            known: ``(N, 4)`` boxes of those who were followed when it looked, if that was before.
+            at_once: New faces are shown wholly from now on.
+        """
         self.detections += 1
         current = [t for t in self.tracks if t.missed == 0]
         fresh = [f for f in found if not _covered(f, current)]
+        if known is not None:
+            fresh = [f for f in fresh if not _within(f, known)]
         fresh.sort(key=lambda f: float(f.box[0]))  # numbers run from left to right
         faces: Faces = []
         for face in self._fit(frame, [replace(f, mesh=None) for f in fresh]):
-            known = [t.face for t in current] + faces
-            if self._plausible(face, frame) and not _over(face, known):
+            others = [t.face for t in current] + faces
+            if self._plausible(face, frame) and not _over(face, others):
                 faces.append(face)
         returning = self._returning(faces)
         for n, face in enumerate(faces):
@@ -455,9 +482,13 @@ def _covered(face: Face, tracks: list[Track]) -> bool:
 
 def _over(face: Face, others: Faces) -> bool:
     """Whether a face lies where one of the others does."""
-    if not others:
+    return bool(others) and _within(face, np.stack([f.box for f in others]))
+
+
+def _within(face: Face, boxes: Floats) -> bool:
+    """Whether a face lies where one of ``(N, 4)`` boxes does."""
+    if not len(boxes):
         return False
-    boxes = np.stack([f.box for f in others])
     if float(geometry.overlap(face.box, boxes).max()) > NEAR:
         return True
     # A detector's box is larger than the mesh's: one inside the other is one face as well.
