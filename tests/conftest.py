@@ -51,6 +51,13 @@ def _own_log() -> Iterator[None]:
     logger.propagate, logger.handlers = before[1], before[2]
 
 
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a folder of its own for what mien keeps, and no keyring."""
+    monkeypatch.setenv("MIEN_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

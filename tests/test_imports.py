@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "mien"
 
 LAYERS = (
-    {"types", "errors"},
+    {"types", "errors", "home"},
     {"geometry", "runtime", "precision", "zoo", "config", "media"},
     {"detect", "landmarks", "embed", "track", "tracks", "motion", "generate", "mask", "blend",
      "enhance", "upscale", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
@@ -105,9 +105,11 @@ def test_one_owner(package):
     assert users <= OWNERS[package]
 
 
-def test_types_import_numpy_only():
+def test_types_import_numpy_and_errors_only():
     names = {name.split(".")[0] for name in imported(PACKAGE / "types.py")}
-    assert names - {"__future__", "collections", "dataclasses", "fractions", "typing"} == {"numpy"}
+    own = {"__future__", "collections", "dataclasses", "datetime", "fractions", "typing"}
+    assert names - own == {"numpy", "mien"}
+    assert own_imports("types") == {"errors"}
 
 
 def test_only_the_command_line_exits():

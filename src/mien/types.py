@@ -1,6 +1,6 @@
 """The types that flow between stages, and the stage aliases.
 
-Nothing here imports more than numpy, so that every module can import it.
+Nothing here imports more than numpy and the errors, so that every module can import it.
 
 Conventions: images are RGB uint8, C-contiguous, shape ``(H, W, 3)``; BGR exists nowhere. Points
 are ``(x, y)`` in pixels of the frame with the centre of the top left pixel at (0, 0). Matrices
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mien.errors import UsageError
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -115,17 +118,53 @@ ConsentBasis = Literal["self", "written", "artwork", "synthetic"]
 TargetBasis = Literal["self", "written", "artwork", "synthetic", "licensed"]
 
 
+Scope = Literal["live", "video", "photo"]
+
+
 @dataclass(frozen=True, slots=True)
 class Consent:
     """On what the use of somebody's face rests.
 
     Attributes:
-        basis: One of :data:`ConsentBasis` (or :data:`TargetBasis` for the person replaced).
+        basis: One of :data:`ConsentBasis` (or :data:`TargetBasis` for the person replaced);
+            where several people's are said together, several with ``, `` between.
         note: Free text, for instance where a signed form is kept.
+        record: Id of the record in the store of identities; empty where there is none.
+        scope: What the face may be used for; empty for everything.
+        expires: The last day on which it may be used, as ``2031-12-31``; empty for no end.
+
+    Raises:
+        UsageError: The basis is empty or unknown, or the scope, or the day is none.
     """
 
     basis: str
     note: str = ""
+    record: str = ""
+    scope: tuple[Scope, ...] = ()
+    expires: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing: without a basis there is no identity."""
+        bases = dict.fromkeys((*get_args(ConsentBasis), *get_args(TargetBasis)))
+        if not set(self.basis.split(", ")) <= set(bases):
+            raise UsageError(f"consent {self.basis!r} is unknown; known are {', '.join(bases)}")
+        scopes = get_args(Scope)
+        if not set(self.scope) <= set(scopes):
+            raise UsageError(
+                f"consent: scope {', '.join(map(str, self.scope))!r} is unknown; known are "
+                f"{', '.join(scopes)}"
+            )
+        if self.expires and not _is_day(self.expires):
+            raise UsageError(
+                f"consent: expected a day like 2031-12-31 at which it ends, came {self.expires!r}"
+            )
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

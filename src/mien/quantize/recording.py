@@ -18,7 +18,7 @@ from mien.types import Consent, Frame, Identity, Rule, SwapPlan
 MOST: Final = 64
 """Samples that are kept, a fair choice of all."""
 
-CALIBRATION: Final = Consent("calibration", "no picture is written or shown")
+CALIBRATION: Final = Consent("licensed", "calibration: no picture is written or shown")
 
 
 @dataclass(frozen=True, slots=True)
