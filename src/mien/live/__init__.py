@@ -6,8 +6,9 @@ frame at most, the newest; what would be late is dropped before it is worked on.
 
 from __future__ import annotations
 
+from mien.live.changing import KEYS as KEYS
 from mien.live.control import Commands, ControlSocket
-from mien.live.engine import KEYS, Engine
+from mien.live.engine import Engine
 from mien.live.outputs import Encoded, Virtual
 from mien.live.show import Look
 from mien.live.types import (

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError, UsageError
+from mien.live.changing import changed
 from mien.live.counting import Ages, Rate
 from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
@@ -26,7 +27,7 @@ from mien.live.witness import Witness
 from mien.media import Shot
 from mien.pipeline import Pairs, Stream, Swapper, brisk
 from mien.track import LIVE, TrackOptions
-from mien.types import Faces, Frame, Identity, Image, Rule, Which
+from mien.types import Faces, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
 
@@ -557,52 +558,6 @@ class Engine:
 def _timed(image: Image, index: int, taken: float) -> Frame:
     """A frame that says when it was taken: the camera's own numbers may start anew."""
     return Frame(image, index, round(taken / MICRO), MICRO)
-
-
-def changed(look: Look, key: str, value: Any) -> Look:
-    """A look with one thing changed, see :meth:`Engine.change`.
-
-    Raises:
-        UsageError: No such key, or no such value.
-    """
-    if key == "identity" and isinstance(value, Identity):
-        rules = tuple(replace(rule, identity=value) for rule in look.plan.rules)
-        marker = look.marker.changed(consent=value.consent)
-        return replace(look, plan=replace(look.plan, rules=rules), marker=marker)
-    if key == "faces" and _is_choice(value):
-        rules = tuple(Rule(r.identity, value, r.reference) for r in look.plan.rules)
-        return replace(look, plan=replace(look.plan, rules=rules))
-    if key == "strength" and not isinstance(value, bool) and isinstance(value, int | float):
-        if 0 <= value <= 1:
-            return replace(look, strength=float(value))
-    elif key in ("mask", "paused") and isinstance(value, bool):
-        return replace(look, masks=value) if key == "mask" else replace(look, paused=value)
-    elif key == "on_miss" and value in ("pass", "hold", "blur", "card"):
-        return replace(look, on_miss=value)
-    elif key == "mark" and isinstance(value, str) and len(value) <= 60:
-        marks = replace(look.marker.marks, words=" ".join(value.split()))
-        return replace(look, marker=look.marker.changed(marks=marks))
-    if key not in KEYS:
-        raise UsageError(f"there is no {key!r} to change; known are {', '.join(KEYS)}")
-    raise UsageError(f"{key}: expected {KEYS[key]}, came {value!r}")
-
-
-KEYS: Final = {
-    "identity": "an identity",
-    "faces": "all, largest, left, right or a number from 1",
-    "strength": "a number from 0 to 1",
-    "mask": "true or false",
-    "mark": "at most 60 letters",
-    "on_miss": "pass, hold, blur or card",
-    "paused": "true or false",
-}
-"""What can be changed while the engine runs, and to what."""
-
-
-def _is_choice(value: Which | int | object) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value > 0
-    return value in ("all", "largest", "left", "right")
 
 
 def _usual(seconds: list[float]) -> float:
