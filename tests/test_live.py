@@ -492,6 +492,23 @@ def test_faces_can_be_chosen_anew():
     assert (engine.look.masks, engine.look.on_miss) == (False, "card")
 
 
+def test_people_are_told_apart_from_when_one_of_them_is_chosen():
+    known: list[bool] = []
+
+    @dataclass
+    class Listening(Screen):
+        def write(self, shown: live.Shown) -> None:
+            known.append(all(face.embedding is not None for face in shown.faces))
+            super().write(shown)
+
+    def choose(number: int, engine: live.Engine) -> None:
+        if number in (3, 6):
+            engine.change(faces="left" if number == 3 else "all")
+
+    step([Listening()], [picture(n) for n in range(9)], between=choose)
+    assert known == [False] * 3 + [True] * 3 + [False] * 3
+
+
 # --- the ladder ---------------------------------------------------------------------------------
 
 

@@ -165,6 +165,13 @@ def test_a_choice_by_place_or_size_stays_with_the_person(which):
     assert given(s, swapped, p) == {other: "Ada"}
 
 
+def test_another_choice_is_made_anew():
+    s, faces = stream(), faces_at((100, 90), (400, 120))
+    assert given(s, faces, plan(Rule(ADA, "left"))) == {1: "Ada"}
+    assert given(s, faces, plan(Rule(ADA, "largest"))) == {2: "Ada"}
+    assert given(s, faces, plan(Rule(ADA, "left"))) == {1: "Ada"}
+
+
 def test_rules_choose_each_for_themselves():
     s, p = stream(), plan(Rule(ADA, "left"), Rule(BOB, "right"))
     assert given(s, faces_at((100, 90), (400, 90)), p) == {1: "Ada", 2: "Bob"}

@@ -49,6 +49,7 @@ from mien.types import (
     Patch,
     Rule,
     SwapPlan,
+    Which,
 )
 
 log = logging.getLogger(__name__)
@@ -239,7 +240,6 @@ class Stream:
         options: TrackOptions | None = None,
     ) -> None:
         self.swapper = swapper
-        self.identify = identify
         self.still = still
         self.times = times or Times()
         timed = self.times.wrap
@@ -251,12 +251,21 @@ class Stream:
             thorough=timed("detect", swapper.detector.thorough),
             landmarks=self._landmarks,
             options=options or TrackOptions(),
-            likeness=self._people.likeness if identify else None,
         )
-        self._chosen: dict[int, int] = {}
+        self.identify = identify
+        self._chosen: dict[int, tuple[Which, int]] = {}
         self._memories: dict[int, dict[Any, Any]] = {}
         self._one_graph: bool | None = None  # not decided yet
         self._deciding = threading.Lock()
+
+    @property
+    def identify(self) -> bool:
+        """Whether faces are told apart by what they look like; may be changed between frames."""
+        return self._tracker.likeness is not None
+
+    @identify.setter
+    def identify(self, on: bool) -> None:
+        self._tracker.likeness = self._people.likeness if on else None
 
     def look(self, options: TrackOptions) -> None:
         """Follow faces in this way from the next frame on; who is followed stays so."""
@@ -400,7 +409,7 @@ class Stream:
             return faces
         if isinstance(rule.which, int):
             return [f for f in faces if f.track == rule.which]
-        before = [f for f in faces if f.track == self._chosen.get(number)]
+        before = [f for f in faces if (rule.which, f.track) == self._chosen.get(number)]
         if before and not self.still:
             return before
         if rule.which == "largest":
@@ -409,7 +418,7 @@ class Stream:
             places = sorted(faces, key=lambda f: float(f.box[0] + f.box[2]))
             best = places[0] if rule.which == "left" else places[-1]
         if best.track is not None:
-            self._chosen[number] = best.track
+            self._chosen[number] = rule.which, best.track
         return [best]
 
     def _embed(self, frame: Frame, faces: Faces) -> Faces:

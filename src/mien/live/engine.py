@@ -101,9 +101,7 @@ class Engine:
                 self._tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0
             )
         self._steps = steps_of(swapper, private=self.options.private)
-        # Who was chosen keeps the face when they meet others or come back.
-        identify = any(r.reference is not None or r.which != "all" for r in look.plan.rules)
-        self._stream = Stream(swapper, identify=identify, options=self._tracking)
+        self._stream = Stream(swapper, options=self._tracking)
         self._painter = Painter(self._stream, self.options.private)
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -431,6 +429,8 @@ class Engine:
     def _observe(self, shot: Shot) -> _Followed:
         began = time.monotonic()
         look = self._look
+        # Who was chosen keeps the face when they meet others or come back.
+        self._stream.identify = look.chosen
         self._index += 1
         frame = _timed(self._sized(shot.frame.image), self._index, shot.time)
         raw = frame.image.copy() if self._witness is not None and self._witness.due else None
@@ -504,6 +504,7 @@ class Engine:
     def _warm(self, camera: Camera) -> None:
         """Run everything on the first frames, until faces were painted twice."""
         painted, began = 0, time.monotonic()
+        self._stream.identify = self._look.chosen
         for number, first in enumerate(camera.preview()):
             frame = _timed(self._sized(first.image), number - 40, began + number / self._fps)
             faces = self._stream.observe(frame)

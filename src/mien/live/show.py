@@ -39,6 +39,11 @@ class Look:
     on_miss: OnMiss = "pass"
     paused: bool = False
 
+    @property
+    def chosen(self) -> bool:
+        """Whether some faces are meant and others are not."""
+        return any(r.reference is not None or r.which != "all" for r in self.plan.rules)
+
 
 class Painted(NamedTuple):
     """One finished picture.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mien.errors import UsageError
 from mien.live import Engine, Look
-from mien.live.engine import changed
+from mien.live.changing import changed
 from mien.live.show import Painter
 from mien.live.types import Shown
 from mien.pipeline import Stream, Swapper
