@@ -587,7 +587,7 @@ def test_cut_off_video_with_its_index_in_front(tmp_path):
 
 def test_too_large_video_is_refused(tmp_path):
     with pytest.raises(MediaError, match="megapixels"):
-        open_source(make_clip(tmp_path / "in.mp4"), max_pixels=1000)
+        open_source(make_clip(tmp_path / "in.mp4"), limits=media.Limits(frame_pixels=1000))
 
 
 def test_nothing_in_the_wanted_range(tmp_path):

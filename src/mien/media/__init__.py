@@ -16,8 +16,9 @@ from mien.media.camera import (
     open_camera,
 )
 from mien.media.codecs import ENCODERS, encoders, versions
-from mien.media.images import MAX_PIXELS, read_image
+from mien.media.images import read_image
 from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
+from mien.media.limits import MAX_PIXELS, Limits
 from mien.media.metadata import read_metadata
 from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.source import ImageSource, Source, VideoSource, open_source
@@ -32,6 +33,7 @@ __all__ = [
     "FileCamera",
     "ImageSink",
     "ImageSource",
+    "Limits",
     "LiveSink",
     "Marked",
     "MediaInfo",

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
 
 from mien.errors import MediaError
 from mien.media.info import check_file, image_format
+from mien.media.limits import MAX_PIXELS, USUAL, check_bytes, check_size
 from mien.types import Image
 
-MAX_PIXELS = 100_000_000
-"""Images with more pixels are refused before decoding; 100 megapixels are 300 MB as RGB."""
+SCANS: Final = 100
+"""Passes of a progressive JPEG; encoders make about ten, and a pass may cost only 20 bytes."""
+
+_PLAIN = {0x01, *range(0xD0, 0xD8)}
+"""JPEG's markers without a content (ITU-T T.81, table B.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,14 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Image:
     return read_still(Path(path), max_pixels=max_pixels).image
 
 
-def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
+def read_still(
+    path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = USUAL.photo_bytes
+) -> Still:
     """Read an image with its alpha and colour profile; see :func:`read_image` for errors."""
     kind = image_format(check_file(path))
     if kind is None:
         raise MediaError(f"{path}: is not a JPEG, PNG, WebP or BMP image")
+    check_bytes(path, max_bytes)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -60,6 +67,8 @@ def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
     if size is None or _cut_off(data, kind):
         raise MediaError(f"{path}: the {kind.upper()} image is damaged or cut off")
     check_size(path, *size, max_pixels)
+    if kind == "jpeg" and too_many_scans(data):
+        raise MediaError(f"{path}: the JPEG image comes in more than {SCANS} passes")
     try:
         image, kinds, chunks = cv2.imdecodeWithMetadata(
             np.frombuffer(data, np.uint8), flags=cv2.IMREAD_COLOR_RGB
@@ -68,6 +77,8 @@ def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged ({error.err})") from error
     if image is None or image.size == 0:
         raise MediaError(f"{path}: the {kind.upper()} image is damaged")
+    if sorted(image.shape[:2]) != sorted(size):
+        raise MediaError(f"{path}: the {kind.upper()} image has another size than it declares")
     found = [c for k, c in zip(kinds, chunks, strict=False) if k == cv2.IMAGE_METADATA_ICCP]
     icc = np.asarray(found[0], np.uint8).tobytes() if found else b""
     return Still(
@@ -76,21 +87,6 @@ def read_still(path: Path, *, max_pixels: int = MAX_PIXELS) -> Still:
         icc if icc[16:20] == b"RGB " else None,  # a grey or CMYK profile does not fit the output
         kind,
     )
-
-
-def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse a picture of no pixels or of more than ``max_pixels``.
-
-    Raises:
-        MediaError: It is.
-    """
-    if width <= 0 or height <= 0:
-        raise MediaError(f"{path}: has no pixels ({width}x{height})")
-    if width * height > max_pixels:
-        raise MediaError(
-            f"{path}: {width}x{height} is {width * height / 1e6:.0f} megapixels, "
-            f"the limit is {max_pixels / 1e6:.0f}"
-        )
 
 
 def _alpha(data: bytes, shape: tuple[int, int]) -> Image | None:
@@ -119,6 +115,8 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 def _bmp_size(data: bytes) -> tuple[int, int] | None:
     if len(data) < 26:
         return None
+    if data[14:18] == b"\x0c\0\0\0":  # the oldest header has sizes of two bytes
+        return int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little")
     width = int.from_bytes(data[18:22], "little", signed=True)
     return abs(width), abs(int.from_bytes(data[22:26], "little", signed=True))
 
@@ -151,9 +149,17 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if data[at + 1] == 0xFF:  # fill byte
             at += 1
             continue
+        if data[at + 1] in _PLAIN:
+            at += 2
+            continue
         size = int.from_bytes(data[at + 2 : at + 4], "big")
         yield data[at + 1], data[at + 4 : at + 2 + size]
         at += 2 + size
+
+
+def too_many_scans(data: bytes) -> bool:
+    """Tell a JPEG that is coded in so many passes over the picture that it never ends."""
+    return data.count(b"\xff\xda") > SCANS
 
 
 def _cut_off(data: bytes, kind: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from mien.errors import MediaError
+from mien.media.limits import check_regular
 from mien.types import Frame
 
 Kind = Literal["image", "video"]
@@ -93,10 +94,9 @@ def check_file(path: Path) -> bytes:
     """Return the first bytes of a file that can be read and is not empty.
 
     Raises:
-        MediaError: It is missing, a folder, empty or unreadable.
+        MediaError: It is missing, a folder, a pipe or a device, empty or unreadable.
     """
-    if path.is_dir():
-        raise MediaError(f"{path}: is a folder, a file was expected")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
-from mien.media.images import header_size
+from mien.media.images import header_size, too_many_scans
 from mien.types import Image
 
 QUALITY: Final = 85
@@ -42,10 +42,14 @@ def decode_jpeg(data: bytes, *, max_pixels: int) -> Image:
     width, height = size
     if not 0 < width * height <= max_pixels:
         raise MediaError(f"a picture of {width}x{height} came, the limit is {max_pixels} pixels")
+    if too_many_scans(data):
+        raise MediaError("a JPEG of too many passes came")
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise MediaError(f"a damaged JPEG came ({error.err})") from error
     if image is None or image.size == 0:
         raise MediaError("a damaged JPEG came")
+    if image.shape[0] * image.shape[1] > max_pixels:
+        raise MediaError(f"a JPEG came that is larger than the {width}x{height} it declares")
     return np.ascontiguousarray(image)

@@ -9,15 +9,17 @@ from typing import Literal
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-import av
-
-from mien.errors import MediaError
 from mien.media.images import jpeg_segments
 from mien.media.info import kind_of
+from mien.media.limits import USUAL, check_bytes
+from mien.media.source import open_input
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _MIEN = "urn:mien:metadata:1"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_MOST = 1 << 20
+"""Bytes of an XMP packet that is read."""
+
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
 _NAMES = {"digital_source_type": (_IPTC, "DigitalSourceType")}
@@ -42,6 +44,8 @@ def xmp(metadata: Mapping[str, str]) -> bytes:
 
 def read_xmp(packet: bytes) -> dict[str, str]:
     """Read back what :func:`xmp` wrote; anything else in the packet is left out."""
+    if len(packet) > _MOST:  # a tree of elements takes a hundred times the room of its text
+        return {}
     try:
         root = ElementTree.fromstring(packet.strip(b"\0 \n"))
     except ElementTree.ParseError:
@@ -104,9 +108,7 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     if kind_of(path) == "image":
+        check_bytes(path, USUAL.photo_bytes)
         return read_xmp(_image_xmp(path.read_bytes()))
-    try:
-        with av.open(str(path)) as container:
-            return {key.lower(): value for key, value in container.metadata.items()}
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: is not an image or a video that can be read") from error
+    with open_input(path) as container:
+        return {key.lower(): value for key, value in container.metadata.items()}

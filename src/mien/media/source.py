@@ -14,8 +14,17 @@ import av
 
 from mien.errors import MediaError
 from mien.media.colour import Converter, Orientation, display_matrix, writable_by_rectangle
-from mien.media.images import MAX_PIXELS, check_size, read_still
+from mien.media.images import read_still
 from mien.media.info import MediaInfo, kind_of
+from mien.media.limits import (
+    FORMATS,
+    USUAL,
+    WAITING,
+    Limits,
+    check_container,
+    check_size,
+    check_streams,
+)
 from mien.types import Frame
 
 log = logging.getLogger(__name__)
@@ -27,11 +36,13 @@ class ImageSource:
     Attributes:
         info: What is known of the file.
         damaged: Always 0: a damaged image is an error.
+        limits: What it was read under.
     """
 
-    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, path: Path, *, limits: Limits = USUAL) -> None:
         """Read the image; see :func:`mien.media.read_image` for errors."""
-        self.still = read_still(path, max_pixels=max_pixels)
+        self.limits = limits
+        self.still = read_still(path, max_pixels=limits.pixels, max_bytes=limits.photo_bytes)
         self.damaged = 0
         height, width = self.still.image.shape[:2]
         self.info = MediaInfo(
@@ -67,6 +78,7 @@ class VideoSource:
         matrix: Display matrix of the stream, None if it has none.
         orientation: The same as flip and quarter turns: stored → displayed.
         first: The first wanted frame as decoded; it names format and colour tags.
+        limits: What it is read under.
     """
 
     def __init__(
@@ -75,20 +87,23 @@ class VideoSource:
         *,
         start: float | None = None,
         end: float | None = None,
-        max_pixels: int = MAX_PIXELS,
+        limits: Limits = USUAL,
     ) -> None:
         """Open the file and decode its first wanted frame.
 
         Raises:
-            MediaError: No video can be read from the file, or no frame of the wanted range.
+            MediaError: No video can be read from the file, no frame of the wanted range, or it is
+                over a limit.
         """
         self.start, self.end, self.damaged = _exact(start), _exact(end), 0
-        self._container = open_input(path)
+        self.limits = limits
+        self._container = open_input(path, limits)
         try:
             self.stream = video_stream(self._container, path)
             _check_whole(self._container, path)
             context = self.stream.codec_context
-            check_size(path, context.width, context.height, max_pixels)
+            check_size(path, context.width, context.height, limits.frame_pixels)
+            bound(context, limits)
             self.stream.thread_type = "AUTO"
             self.time_base: Fraction = self.stream.time_base or Fraction(1, 90_000)
             self.path = path
@@ -145,6 +160,11 @@ class VideoSource:
         yield self._frame(first, index)
         for decoded in self._frames:
             index += 1
+            if (decoded.width, decoded.height) != (first.width, first.height):
+                raise MediaError(
+                    f"{self.path}: frame {index} is {decoded.width}x{decoded.height} and the "
+                    f"first {first.width}x{first.height}; frames of changing size are not taken"
+                )
             yield self._frame(decoded, index)
 
     def _frame(self, decoded: av.VideoFrame, index: int) -> Frame:
@@ -183,7 +203,15 @@ class VideoSource:
         damaged one), so the pts that went in are compared with those that come out.
         """
         waiting: set[int] = set()
-        for packet in self._packets():
+        for number, packet in enumerate(self._packets()):
+            if number > self.limits.frames:
+                raise MediaError(
+                    f"{self.path}: has more than {self.limits.frames} frames (limits.frames)"
+                )
+            if len(waiting) > WAITING:
+                gone = min(waiting)
+                waiting.discard(gone)
+                self._passed_over(gone)
             tracked = self._tracked(packet)
             if tracked:
                 waiting.add(packet.pts)
@@ -223,9 +251,10 @@ class VideoSource:
         PyAV stops draining a decoder at the first error; with frame threads that loses the good
         frames behind it.
         """
-        with open_input(self.path) as container, suppress(av.FFmpegError):
+        with open_input(self.path, self.limits) as container, suppress(av.FFmpegError):
             stream = video_stream(container, self.path)
             stream.thread_type = "SLICE"
+            bound(stream.codec_context, self.limits)
             container.seek(min(waiting), stream=stream)
             for packet in container.demux(stream):
                 with suppress(av.FFmpegError):
@@ -281,7 +310,7 @@ def open_source(
     *,
     start: float | None = None,
     end: float | None = None,
-    max_pixels: int = MAX_PIXELS,
+    limits: Limits = USUAL,
 ) -> Source:
     """Open an image or a video file, told apart by content.
 
@@ -289,7 +318,7 @@ def open_source(
         path: The file.
         start: Seconds; frames before are left out. For video only.
         end: Seconds; frames from here on are left out. For video only.
-        max_pixels: Largest picture that is decoded.
+        limits: What the file may ask for.
 
     Raises:
         MediaError: The file is missing, a folder, empty, damaged, no image or video, or too
@@ -297,23 +326,54 @@ def open_source(
     """
     path = Path(path)
     if kind_of(path) == "image":
-        return ImageSource(path, max_pixels=max_pixels)
-    return VideoSource(path, start=start, end=end, max_pixels=max_pixels)
+        return ImageSource(path, limits=limits)
+    return VideoSource(path, start=start, end=end, limits=limits)
 
 
-def open_input(path: Path) -> Any:
-    """Open a container for reading.
+def open_input(path: Path, limits: Limits = USUAL) -> Any:
+    """Open a container for reading; libav may open this file and no other.
 
     Raises:
-        MediaError: libav finds no container that it knows in the file.
+        MediaError: libav finds no container that it knows in the file, or it is over a limit.
     """
+    check_container(path, limits)
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_streams": str(limits.streams + 1),
+        "max_pixels": str(limits.frame_pixels),
+    }
     try:
-        return av.open(str(path), metadata_errors="replace")
+        container = av.open(
+            f"file:{path}",
+            options=options,
+            metadata_errors="replace",
+            timeout=(limits.open_seconds, limits.open_seconds),
+        )
+    except av.error.ExitError as error:
+        raise MediaError(
+            f"{path}: cannot be opened within {limits.open_seconds:g} s (limits.open_seconds)"
+        ) from error
+    except MemoryError as error:  # what libav answers to a stream too many
+        raise MediaError(
+            f"{path}: has more than {limits.streams} streams, or asks for more memory than there is"
+        ) from error
     except av.FFmpegError as error:
         raise MediaError(
             f"{path}: is not an image or a video that can be read, or it is cut off "
             f"({error.strerror})"
         ) from error
+    try:
+        check_streams(path, container, limits)
+    except BaseException:
+        container.close()
+        raise
+    return container
+
+
+def bound(context: Any, limits: Limits) -> None:
+    """Let a decoder refuse larger frames by itself, which may come after smaller ones."""
+    context.options = {**context.options, "max_pixels": str(limits.frame_pixels)}
 
 
 def _check_whole(container: Any, path: Path) -> None:
