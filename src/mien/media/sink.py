@@ -316,6 +316,7 @@ class VideoSink:
         context = stream.codec_context
         context.thread_type = "AUTO"  # PyAV's default, slices, makes x264 slower and worse
         context.flags |= av.codec.context.Flags.frame_duration  # the last frame's, too
+        context.flags |= av.codec.context.Flags.global_header  # as all of CONTAINERS want it
         context.color_range = range_of(first)
         context.colorspace = source.colorspace
         context.color_primaries = source.color_primaries
@@ -467,7 +468,7 @@ class VideoSink:
     def _finish(self, until: Fraction | None) -> None:
         try:
             with self._named():
-                self._mux(self._video.encode(None))
+                self._flush()
                 self._copy_until(until)
                 self._output.close()
         except BaseException:
@@ -476,6 +477,9 @@ class VideoSink:
         self._input.close()
         self._done = True
         self._file.keep()
+
+    def _flush(self) -> None:
+        self._mux(self._video.encode(None))
 
     def abort(self, *, keep: bool = False) -> bool:
         """Stop early.
