@@ -21,6 +21,7 @@ from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind
 from mien.media.limits import MAX_PIXELS, Limits
 from mien.media.metadata import read_metadata
 from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
+from mien.media.sound import Microphone, Sound, microphones
 from mien.media.source import ImageSource, Source, VideoSource, open_source
 from mien.media.virtual import VirtualCamera, find_loopback
 
@@ -37,10 +38,12 @@ __all__ = [
     "LiveSink",
     "Marked",
     "MediaInfo",
+    "Microphone",
     "PushCamera",
     "Shot",
     "Sink",
     "SinkOptions",
+    "Sound",
     "Source",
     "StreamCamera",
     "Temporary",
@@ -52,6 +55,7 @@ __all__ = [
     "find_loopback",
     "kind_of",
     "list_images",
+    "microphones",
     "open_camera",
     "open_sink",
     "open_source",

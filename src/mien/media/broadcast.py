@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import av
+import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mien.errors import MediaError, UsageError
 from mien.media.info import Marked, SinkOptions
 from mien.media.sink import CONTAINERS, Temporary
+from mien.media.sound import PATIENCE, RATE, Samples, Sound, place
+
+log = logging.getLogger(__name__)
 
 CLOCK: Final = Fraction(1, 90_000)
 """Seconds to a tick of the timestamps."""
 
-STREAMS: Final = {"udp": "mpegts", "rtmp": "flv", "rtmps": "flv"}
+STREAMS: Final = {"udp": "mpegts", "tcp": "mpegts", "rtmp": "flv", "rtmps": "flv"}
 """Scheme of an address → libav's container for it."""
 
 
@@ -68,16 +73,19 @@ class LiveSink:
         metadata: Mapping[str, str],
         options: SinkOptions | None = None,
         overwrite: bool = False,
+        sound: Sound | None = None,
     ) -> None:
         """Open the encoder, and the file or the connection.
 
         Args:
-            target: A file (``.mp4``, ``.m4v``, ``.mov``, ``.mkv``), ``udp://…`` or ``rtmp://…``.
+            target: A file (``.mp4``, ``.m4v``, ``.mov``, ``.mkv``), ``udp://…``, ``tcp://…`` or
+                ``rtmp://…``.
             size: Width and height, even.
             fps: About how many frames will come in a second.
             metadata: From :func:`mien.provenance.metadata`; goes into the container.
             options: Encoder, speed and quality.
             overwrite: Whether an existing file may be replaced.
+            sound: What is heard, encoded as AAC up to the time of the last frame; None for none.
 
         Raises:
             UsageError: See :func:`check_target`.
@@ -90,17 +98,29 @@ class LiveSink:
         self._file = None if scheme else Temporary(Path(target), overwrite=overwrite)
         kind = STREAMS[scheme] if scheme else CONTAINERS[Path(target).suffix.lower()]
         where = str(self._file.path) if self._file else _address(target)
-        extra = {"movflags": "use_metadata_tags"} if kind in ("mp4", "mov") else {}
+        self._kind, self._metadata = kind, dict(metadata)
+        extra: dict[str, str] = {}
+        if kind in ("mp4", "mov"):
+            # Written in fragments, which are made one index at the end: on a full disk what was
+            # written until then can be played.
+            extra = {"movflags": "use_metadata_tags+frag_keyframe+hybrid_fragmented"}
         if scheme:
             extra = {"flush_packets": "1"}
         self._first: float | None = None
         self._last = -1
         self._swscale = VideoReformatter()
         self._output: Any = None
+        self._sound, self._audio = sound, None
+        self._heard = 0  # number of the sample after the last one that was read
+        self._pending: Samples = np.zeros((0, 2), np.float32)
+        self._encoded = 0
+        self._interval = 1 / fps
         try:
             self._output = av.open(where, "w", format=kind, container_options=extra, timeout=5.0)
             self._output.metadata.update(metadata)
             self._stream = self._add(options, size, fps, streamed=bool(scheme))
+            if sound is not None:
+                self._audio = self._add_audio()
             self._output.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             self._drop()
@@ -138,6 +158,39 @@ class LiveSink:
         context.open()
         return stream
 
+    def _add_audio(self) -> Any:
+        stream = self._output.add_stream("aac", rate=RATE, layout="stereo")
+        stream.bit_rate = 128_000
+        stream.time_base = Fraction(1, RATE)
+        stream.codec_context.open()
+        return stream
+
+    def _hear(self, until: float, *, end: bool = False) -> None:
+        """Encode what was heard up to a time; what is late for long is silence.
+
+        Args:
+            until: Seconds.
+            end: Nothing more will come.
+        """
+        sound = self._sound
+        if sound is None or self._audio is None:
+            return
+        to = min(place(until), max(sound.newest, place(until - PATIENCE)))
+        if to > self._heard:
+            self._pending = np.concatenate([self._pending, sound.read(self._heard, to)])
+            self._heard = to
+        size = self._audio.codec_context.frame_size or 1024
+        while len(self._pending) >= size or (end and len(self._pending)):
+            block, self._pending = self._pending[:size], self._pending[size:]
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(block.T), format="fltp", layout="stereo"
+            )
+            frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+            frame.pts = self._encoded
+            self._encoded += len(block)
+            for packet in self._audio.encode(frame):
+                self._output.mux_one(packet)
+
     def write(self, marked: Marked, taken: float) -> None:
         """Encode and send one frame.
 
@@ -151,7 +204,13 @@ class LiveSink:
         """
         if not isinstance(marked, Marked):
             raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
-        self._first = taken if self._first is None else self._first
+        if self._first is None:
+            self._first = taken
+            if self._audio is not None:
+                # The encoder begins with a packet of its own, before the first sample; sound from
+                # behind it on keeps the picture's first timestamp at zero.
+                self._encoded = self._audio.codec_context.frame_size
+                self._heard = place(taken) + self._encoded
         made = self._swscale.reformat(
             av.VideoFrame.from_numpy_buffer(marked.frame.image, "rgb24"),
             format=self._stream.pix_fmt,
@@ -164,6 +223,7 @@ class LiveSink:
         made.pts = self._last = max(self._last + 1, round((taken - self._first) / CLOCK))
         made.time_base = CLOCK
         try:
+            self._hear(taken)
             for packet in self._stream.encode(made):
                 self._output.mux_one(packet)
         except (av.FFmpegError, OSError) as error:
@@ -173,8 +233,12 @@ class LiveSink:
         reason = getattr(error, "strerror", None) or error
         return MediaError(f"{self.target}: cannot be written ({reason})")
 
-    def close(self) -> None:
-        """Finish, and give a file its name.
+    def close(self, metadata: Mapping[str, str] | None = None) -> None:
+        """Finish, and give a file its name. On a full disk a file is kept as far as it goes.
+
+        Args:
+            metadata: Instead of what the file was opened with, if that has changed since; the
+                file is copied once for it. Nothing for a stream.
 
         Raises:
             MediaError: The disk is full, or the connection is gone.
@@ -185,15 +249,42 @@ class LiveSink:
             self._drop()
             return
         try:
-            for packet in self._stream.encode(None):
-                self._output.mux_one(packet)
+            self._hear(self._first + float(self._last * CLOCK) + self._interval, end=True)
+            for stream in (self._audio, self._stream):
+                for packet in stream.encode(None) if stream is not None else ():
+                    self._output.mux_one(packet)
             self._output.close()
         except (av.FFmpegError, OSError) as error:
-            self._drop()
+            self._rescue()
             raise self._failed(error) from error
         self._output = None
-        if self._file is not None:
-            self._file.keep()
+        if self._file is None:
+            return
+        if metadata is not None and dict(metadata) != self._metadata:
+            try:
+                _retag(self._file.path, self._kind, metadata)
+            except (av.FFmpegError, OSError) as error:
+                # What it says of itself would be wrong, so it is not kept.
+                self._file.drop()
+                raise self._failed(error) from error
+        self._file.keep()
+
+    def _rescue(self) -> None:
+        """Keep a file that could not be finished as far as it can be played."""
+        output, self._output = self._output, None
+        with suppress(av.FFmpegError, OSError):
+            output.close()
+        if self._file is None:
+            return
+        try:
+            with av.open(str(self._file.path)) as container:
+                next(container.decode(video=0))
+                seconds = max((p.pts * p.time_base for p in container.demux() if p.pts), default=0)
+        except (av.FFmpegError, OSError, IndexError, StopIteration):
+            self._file.drop()
+            return
+        self._file.keep()
+        log.warning("%s: kept, %.0f s of it can be played", self.target, seconds)
 
     def _drop(self) -> None:
         if self._output is not None:
@@ -202,6 +293,26 @@ class LiveSink:
             self._output = None
         if self._file is not None:
             self._file.drop()
+
+
+def _retag(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
+    """Copy a file with other metadata, packet by packet."""
+    made = path.with_name(f"{path.name}.tags")
+    extra = {"movflags": "use_metadata_tags"} if kind in ("mp4", "mov") else {}
+    try:
+        with (
+            av.open(str(path)) as source,
+            av.open(str(made), "w", format=kind, container_options=extra) as output,
+        ):
+            output.metadata.update(metadata)
+            streams = {s.index: output.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream.index]
+                    output.mux_one(packet)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _address(target: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from mien.errors import MediaError
 from mien.media.colour import Converter, Orientation, display_matrix
 from mien.media.info import check_file
+from mien.media.sound import RATE, Decoded, Feed, Samples, Sound, audio_stream, place
 from mien.media.source import open_input, video_stream
 from mien.types import Frame, Image
 
@@ -61,6 +62,12 @@ BEHIND: Final = 1.0
 FIRST: Final = 3
 """Frames of a preview."""
 
+SETTLE: Final = 0.05
+"""Share of a frame in what is known of a stream's delay."""
+
+AHEAD: Final = 0.1
+"""Seconds by which a file's sound is decoded before its picture."""
+
 
 class FileCamera:
     """A video file played at its own rate, as if it were a camera.
@@ -74,7 +81,13 @@ class FileCamera:
     """
 
     def __init__(
-        self, path: Path, *, size: tuple[int, int] | None = None, fps: float = 0, loop: bool = False
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int] | None = None,
+        fps: float = 0,
+        loop: bool = False,
+        sound: Sound | None = None,
     ) -> None:
         """Open the file.
 
@@ -83,17 +96,21 @@ class FileCamera:
             size: See :func:`fit`.
             fps: At most that many frames a second; 0 for all.
             loop: Begin anew at the end.
+            sound: Where its sound goes, in step with the frames.
 
         Raises:
-            MediaError: It is missing or no video.
+            MediaError: It is missing or no video, or it has no sound, which was wanted.
         """
         check_file(path)
         self.path, self.name, self.loop = path, str(path), loop
+        self._sound, self._first, self._played = sound, 0.0, 0.0
         self._size, self._limit = size, fps
         self._stop = threading.Event()
         with open_input(path) as container:
             stream = video_stream(container, path)
             own = float(stream.average_rate or stream.guessed_rate or 25)
+            if sound is not None and audio_stream(container) is None:
+                raise MediaError(f"{path}: has no sound")
         self.fps = min(own, fps) if fps else own
 
     def preview(self) -> Iterator[Frame]:
@@ -107,6 +124,9 @@ class FileCamera:
         began = time.monotonic()
         while True:
             last = began
+            sounds = None if self._sound is None else self._sounds()
+            if self._sound is not None:
+                self._sound.cut(place(began))
             for frame, seconds in self._frames():
                 due = began + seconds
                 now = time.monotonic()
@@ -116,10 +136,42 @@ class FileCamera:
                 elif self._stop.wait(max(0.0, due - now)):
                     return
                 last = due
+                if sounds is not None:
+                    self._play(sounds, began, seconds + AHEAD)
                 yield Shot(frame, due)
             if not self.loop or self._stop.is_set():
                 return
             began = last + 1 / self.fps
+
+    def _play(self, sounds: Iterator[tuple[float, Samples]], began: float, until: float) -> None:
+        """Leave the sound up to a time of the file where outputs read it."""
+        assert self._sound is not None
+        while self._played < until:
+            block = next(sounds, None)
+            if block is None:
+                self._played = float("inf")
+                return
+            at, samples = block
+            self._sound.put(place(began + at), samples)
+            self._played = at + len(samples) / RATE
+
+    def _sounds(self) -> Iterator[tuple[float, Samples]]:
+        """Blocks of sound with their time in seconds from the first frame."""
+        self._played = float("-inf")
+        return self._decoded_sounds()
+
+    def _decoded_sounds(self) -> Iterator[tuple[float, Samples]]:
+        with open_input(self.path) as container:
+            decoded = Decoded()
+            try:
+                for frame in container.decode(audio_stream(container)):
+                    for at, samples in decoded(frame):
+                        begin = at - self._first
+                        late = max(0, round(-begin * RATE))  # what is before the first frame
+                        if late < len(samples):
+                            yield begin + late / RATE, samples[late:]
+            except av.FFmpegError as error:
+                log.warning("%s: its sound cannot be decoded (%s)", self.path, error.strerror)
 
     def _frames(self) -> Iterator[tuple[Frame, float]]:
         """Frames with their time in seconds from the first one."""
@@ -134,7 +186,7 @@ class FileCamera:
                 for decoded in container.decode(stream):
                     if decoded.pts is None or decoded.time is None:
                         continue
-                    first = decoded.time if first is None else first
+                    first = self._first = decoded.time if first is None else first
                     seconds = decoded.time - first
                     if self._limit and seconds - shown < 0.98 / self._limit and shown >= 0:
                         continue
@@ -231,6 +283,7 @@ class StreamCamera:
         *,
         options: dict[str, str],
         size: tuple[int, int] | None = None,
+        sound: Sound | None = None,
     ) -> None:
         """Open it.
 
@@ -238,6 +291,7 @@ class StreamCamera:
             name: Its address.
             options: Of libav's input.
             size: See :func:`fit`.
+            sound: Where its sound goes, if it has any.
 
         Raises:
             MediaError: It is not there, taken, or gives no video.
@@ -254,6 +308,10 @@ class StreamCamera:
             self._container.close()
             raise
         self._stream.thread_type = "SLICE"  # threads by frame would hold frames back
+        self._audio = None if sound is None else audio_stream(self._container)
+        self._feed = None if sound is None else Feed(sound)
+        if sound is not None and self._audio is None:
+            log.warning("%s: has no sound", name)
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         self._stop = threading.Event()
         self._frames = self._decode()
@@ -267,12 +325,24 @@ class StreamCamera:
 
     def _decode(self) -> Iterator[Shot]:
         converter: Converter | None = None
+        heard = Decoded()
+        behind: float | None = None
         number = 0
+        wanted = [s for s in (self._stream, self._audio) if s is not None]
         try:
-            for decoded in self._container.decode(self._stream):
+            for decoded in self._container.decode(*wanted):
                 now = time.monotonic()
                 if self._stop.is_set():
                     return
+                if isinstance(decoded, av.AudioFrame):
+                    self._hear(heard(decoded), behind)
+                    continue
+                if decoded.time is not None:
+                    # By how much frames are taken later than they say; sound is, too.
+                    late = now - decoded.time
+                    if behind is None or abs(late - behind) > BEHIND:
+                        behind = late
+                    behind += (late - behind) * SETTLE
                 converter = converter or _converter(decoded)
                 image = fit(converter.image(decoded), self._size)
                 yield Shot(Frame(image, number, decoded.pts, decoded.time_base), now)
@@ -281,6 +351,11 @@ class StreamCamera:
             raise MediaError(f"{self.name}: is gone ({error.strerror})") from error
         finally:
             self._container.close()
+
+    def _hear(self, blocks: Iterator[tuple[float, Samples]], behind: float | None) -> None:
+        for at, samples in blocks:
+            if self._feed is not None and behind is not None:
+                self._feed(samples, at + behind)
 
     def close(self) -> None:
         """Stop at the next frame, or when none comes for 1.5 s."""
@@ -339,7 +414,12 @@ class PushCamera:
 
 
 def open_camera(
-    what: str, *, size: tuple[int, int] | None = None, fps: float = 0, loop: bool = False
+    what: str,
+    *,
+    size: tuple[int, int] | None = None,
+    fps: float = 0,
+    loop: bool = False,
+    sound: Sound | None = None,
 ) -> FileCamera | DeviceCamera | StreamCamera:
     """Open a camera by its number or device, a file, or the address of a stream.
 
@@ -348,15 +428,16 @@ def open_camera(
         size: Asked of a device; whatever comes is brought to it, see :func:`fit`.
         fps: Asked of a device; a file is thinned to it.
         loop: Begin a file anew at its end.
+        sound: Where the sound of a file or of a stream goes; a device has none.
 
     Raises:
-        MediaError: It cannot be opened.
+        MediaError: It cannot be opened, or a file has no sound, which was wanted.
     """
     if re.match(r"[a-z0-9]+://", what):
         options = {"fflags": "nobuffer", "flags": "low_delay"}
         if what.startswith("rtsp"):
             options["rtsp_transport"] = "tcp"
-        return StreamCamera(what, options=options, size=size)
+        return StreamCamera(what, options=options, size=size, sound=sound)
     if what.isdecimal() or what.startswith("/dev/"):
         return DeviceCamera(what, size=size, fps=fps)
-    return FileCamera(Path(what), size=size, fps=fps, loop=loop)
+    return FileCamera(Path(what), size=size, fps=fps, loop=loop, sound=sound)
