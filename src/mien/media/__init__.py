@@ -20,6 +20,7 @@ from mien.media.images import read_image
 from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind_of, list_images
 from mien.media.limits import MAX_PIXELS, Limits
 from mien.media.metadata import read_metadata
+from mien.media.parts import JoinSink, PartSink, key_times
 from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.sound import Microphone, Sound, microphones
 from mien.media.source import ImageSource, Source, VideoSource, open_source
@@ -34,11 +35,13 @@ __all__ = [
     "FileCamera",
     "ImageSink",
     "ImageSource",
+    "JoinSink",
     "Limits",
     "LiveSink",
     "Marked",
     "MediaInfo",
     "Microphone",
+    "PartSink",
     "PushCamera",
     "Shot",
     "Sink",
@@ -53,6 +56,7 @@ __all__ = [
     "check_target",
     "encoders",
     "find_loopback",
+    "key_times",
     "kind_of",
     "list_images",
     "microphones",

@@ -62,8 +62,10 @@ class ImageSource:
         """Nothing is held open."""
 
 
-def _exact(seconds: float | None) -> Fraction | None:
+def _exact(seconds: float | Fraction | None) -> Fraction | None:
     """The number that was meant: 0.32 is 8/25, else a frame at that time is on the wrong side."""
+    if isinstance(seconds, Fraction):
+        return seconds
     return None if seconds is None else Fraction(seconds).limit_denominator(1_000_000)
 
 
@@ -85,8 +87,8 @@ class VideoSource:
         self,
         path: Path,
         *,
-        start: float | None = None,
-        end: float | None = None,
+        start: float | Fraction | None = None,
+        end: float | Fraction | None = None,
         limits: Limits = USUAL,
     ) -> None:
         """Open the file and decode its first wanted frame.
@@ -308,15 +310,15 @@ Source = ImageSource | VideoSource
 def open_source(
     path: Path | str,
     *,
-    start: float | None = None,
-    end: float | None = None,
+    start: float | Fraction | None = None,
+    end: float | Fraction | None = None,
     limits: Limits = USUAL,
 ) -> Source:
     """Open an image or a video file, told apart by content.
 
     Args:
         path: The file.
-        start: Seconds; frames before are left out. For video only.
+        start: Seconds, exact as a fraction; frames before are left out. For video only.
         end: Seconds; frames from here on are left out. For video only.
         limits: What the file may ask for.
 
