@@ -10,6 +10,7 @@ from mien.live.changing import KEYS as KEYS
 from mien.live.control import Commands, ControlSocket
 from mien.live.engine import Engine
 from mien.live.outputs import Encoded, Virtual
+from mien.live.recording import Recorder
 from mien.live.show import Look
 from mien.live.types import (
     Camera,
@@ -34,6 +35,7 @@ __all__ = [
     "Options",
     "Output",
     "OutputStatistics",
+    "Recorder",
     "Shown",
     "Statistics",
     "Virtual",

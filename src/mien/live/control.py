@@ -1,7 +1,8 @@
 """Control from outside: one JSON object a line, over a local socket.
 
 ``{"set": {"strength": 0.5}}``, ``{"set": {"identity": ["me.jpg"], "consent": "self"}}`` or
-``{"get": "statistics"}``; each line is answered by one, ``{"ok": true, …}`` or
+``{"get": "statistics"}``; ``{"record": true}``, ``{"record": "take1.mp4"}`` and
+``{"record": false}``; each line is answered by one, ``{"ok": true, …}`` or
 ``{"ok": false, "error": "…"}``.
 """
 
@@ -19,6 +20,7 @@ from typing import Any, Final
 from mien import api
 from mien.errors import MediaError, MienError, UsageError
 from mien.live.engine import Engine
+from mien.live.recording import Recorder
 from mien.pipeline import Swapper
 
 log = logging.getLogger(__name__)
@@ -37,10 +39,19 @@ class Commands:
         engine: What is controlled.
         swapper: For enrolling.
         consent_note: Of identities that come without one.
+        recorder: Records; None where that is not offered.
     """
 
-    def __init__(self, engine: Engine, swapper: Swapper, *, consent_note: str = "") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        swapper: Swapper,
+        *,
+        consent_note: str = "",
+        recorder: Recorder | None = None,
+    ) -> None:
         self.engine, self.swapper, self.consent_note = engine, swapper, consent_note
+        self.recorder = recorder
         self._one = threading.Lock()
 
     def __call__(self, line: str) -> dict[str, Any]:
@@ -64,9 +75,19 @@ class Commands:
             case {"get": "statistics"} if len(asked) == 1:
                 figures = asdict(self.engine.statistics())
                 return {"statistics": figures | {"head_up": self.engine.statistics().line()}}
+            case {"record": bool() | str()} if len(asked) == 1:
+                return {"recording": self._record(asked["record"])}
             case {"set": dict(values)} if values and len(asked) == 1:
                 return self._set(dict(values))
-        raise UsageError('expected {"set": {…}} or {"get": "statistics"}')
+        raise UsageError('expected {"set": {…}}, {"get": "statistics"} or {"record": true}')
+
+    def _record(self, what: bool | str) -> str:
+        """Begin or end a recording; the file."""
+        if self.recorder is None:
+            raise UsageError("record: not offered here")
+        if what is False:
+            return self.recorder.stop()
+        return self.recorder.start(what if isinstance(what, str) else "")
 
     def _set(self, values: dict[str, Any]) -> dict[str, Any]:
         consent, note = values.pop("consent", None), values.pop("consent_note", self.consent_note)
@@ -77,13 +98,7 @@ class Commands:
                 raise UsageError(f"identity: expected photos of one person, came {photos!r}")
             if not isinstance(consent, str):
                 raise UsageError('identity: say on what its use rests with "consent"')
-            given = api.consent_of(consent, str(note))
-            before = self.engine.look.marker.consent.basis
-            if given.basis != before:
-                raise UsageError(
-                    f"consent: expected {before!r}, which is written into what is being recorded, "
-                    f"came {given.basis!r}; start anew for this person"
-                )
+            given = api.consent_of(consent, str(note))  # outputs say all bases, see Encoded
             values["identity"] = api.enrol([Path(p) for p in photos], given, swapper=self.swapper)
         elif consent is not None:
             raise UsageError("consent: goes with an identity")

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from mien.errors import MienError
 from mien.live.counting import Ages
@@ -13,6 +14,9 @@ from mien.live.slot import Slot
 from mien.live.types import Output, OutputStatistics, Shown
 
 log = logging.getLogger(__name__)
+
+USUAL: Final = 10.0
+"""Seconds within which an output finishes."""
 
 
 class Outlet:
@@ -84,8 +88,9 @@ class Outlet:
         self.slot.close()
         self._ready()
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Let it write what it has, and finish."""
+    def stop(self) -> None:
+        """Let it write what it has, and finish; a file may take longer than others to."""
+        timeout = float(getattr(self.output, "patience", USUAL))
         self.slot.close(keep=True)
         if self._thread is not None:
             self._thread.join(timeout)
@@ -107,6 +112,9 @@ class Outlet:
         p50, p95 = self.written.all(50, 95) if whole else self.written.recent(50, 95)
         (handed,) = self.handed.all(95) if whole else self.handed.recent(95)
         error = "" if self.error is None else str(self.error)
+        lost = int(getattr(self.output, "lost", 0))
+        again = int(getattr(self.output, "reconnected", 0))
         return OutputStatistics(
-            self.output.name, self.count, self.slot.replaced, p50, p95, handed, error
+            *(self.output.name, self.count - lost, self.slot.replaced, p50, p95, handed),
+            *(error, lost, again),
         )

@@ -128,6 +128,8 @@ class OutputStatistics:
         age_p95: The same.
         handed_p95: Milliseconds from capture until a frame was handed to it.
         error: Why it was taken away, empty while all is well.
+        lost: Frames that came while its connection was broken.
+        reconnected: How often its connection was made again.
     """
 
     name: str
@@ -137,6 +139,8 @@ class OutputStatistics:
     age_p95: float
     handed_p95: float
     error: str = ""
+    lost: int = 0
+    reconnected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ class LiveSink:
             extra = {"movflags": "use_metadata_tags+frag_keyframe+hybrid_fragmented"}
         if scheme:
             extra = {"flush_packets": "1"}
+        if scheme in ("tcp", "rtmp", "rtmps"):
+            extra["rw_timeout"] = "5000000"  # who does not read holds nobody for longer
         self._first: float | None = None
         self._last = -1
         self._swscale = VideoReformatter()
