@@ -35,6 +35,7 @@ from mien import (
     zoo,
 )
 from mien import upscale as upscale_
+from mien.media.limits import USUAL
 from mien.provenance import Marker
 from mien.track import People, Tracker, TrackOptions
 from mien.types import (
@@ -72,6 +73,7 @@ class Swapper:
         enhancer: Restores faces after they were swapped.
         upscaler: Makes frames larger.
         fused: Generator and blending as one graph, where there is one.
+        limits: What files may ask for that are opened for it.
     """
 
     detector: detect.Detector
@@ -84,6 +86,7 @@ class Swapper:
     enhancer: enhance.Enhancer | None = None
     upscaler: upscale_.Upscaler | None = None
     fused: fuse.Fused | None = None
+    limits: media.Limits = USUAL
 
 
 def load(
@@ -97,6 +100,7 @@ def load(
     upscaler: str = "none",
     fused: bool | Literal["auto"] = "auto",
     models: zoo.Zoo | None = None,
+    limits: media.Limits | None = None,
 ) -> Swapper:
     """Load the stages of a chain.
 
@@ -110,6 +114,7 @@ def load(
         upscaler: Card of one, or ``none``; options may follow, see :func:`upscale.load`.
         fused: Generator and blending as one graph, see :func:`fuse.chosen`.
         models: Where models come from and run.
+        limits: What files may ask for that are opened for the chain.
 
     Raises:
         ModelNotFound: No such model, or its file is missing.
@@ -136,7 +141,10 @@ def load(
         shown[generator] += f"+{shown['occlude']}"
     keep_off = tuple(segment.load(name, models) for name in given["mask"])
     restore = [enhance.load(name, models) for name in given["enhance"]]
-    enlarge = [upscale_.load(name, models) for name in given["upscale"]]
+    limits = limits or USUAL
+    enlarge = [
+        replace(upscale_.load(name, models), most=limits.output_pixels) for name in given["upscale"]
+    ]
     added = {"mask": keep_off, "enhance": restore, "upscale": enlarge}
     make = generate.load(generator, models)
     return Swapper(
@@ -163,6 +171,7 @@ def load(
         enhancer=restore[0] if restore else None,
         upscaler=enlarge[0] if enlarge else None,
         fused=fuse.chosen(make, models, fused),
+        limits=limits,
     )
 
 
@@ -284,9 +293,13 @@ class Stream:
             return self._embed(frame, faces) if self.identify else faces
         with self.times("track"):
             faces = self._tracker(frame)
-        self._memories = {n: self._memories.get(n, {}) for n in map(_number, faces)}
-        faces = [replace(f, memory=self._memories[_number(f)]) for f in faces]
+        faces = self.remembering(faces)
         return self._people(frame, faces, self._tracker.parted) if self.identify else faces
+
+    def remembering(self, faces: Faces) -> Faces:
+        """The faces, each with what is held of its track from frame to frame."""
+        self._memories = {n: self._memories.get(n, {}) for n in map(_number, faces)}
+        return [replace(f, memory=self._memories[_number(f)]) for f in faces]
 
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
         """Which identity goes on which face; a choice by place or size stays with the person."""
