@@ -75,6 +75,8 @@ def test_words():
         "mien_version": __version__,
         "mien_content": "AI-generated",
         "digital_source_type": provenance.DIGITAL_SOURCE_TYPE,
+        "AIGC": '{"Label":"1","ContentProducer":"mien","ProduceID":"","ReservedCode1":"",'
+        '"ContentPropagator":"","PropagateID":"","ReservedCode2":""}',
         "mien_consent": "self",
         "mien_consent_note": "form 12",
         "mien_target_consent": "licensed",

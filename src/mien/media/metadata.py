@@ -22,7 +22,8 @@ _MOST = 1 << 20
 
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG_XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
-_NAMES = {"digital_source_type": (_IPTC, "DigitalSourceType")}
+_TC260 = "http://www.tc260.org.cn/ns/AIGC/1.0/"  # TC260-PG-20258A, for China's GB 45438-2025
+_NAMES = {"digital_source_type": (_IPTC, "DigitalSourceType"), "AIGC": (_TC260, "AIGC")}
 """Keys that have a standard property in XMP; every other goes under mien's own namespace."""
 
 
@@ -31,13 +32,14 @@ def xmp(metadata: Mapping[str, str]) -> bytes:
     properties = []
     for key, value in metadata.items():
         namespace, name = _NAMES.get(key, (_MIEN, key))
-        prefix = "Iptc4xmpExt" if namespace == _IPTC else "mien"
+        prefix = {_IPTC: "Iptc4xmpExt", _TC260: "TC260"}.get(namespace, "mien")
         properties.append(f" {prefix}:{name}={quoteattr(value)}")
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
         f'<rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description rdf:about=""'
-        f' xmlns:mien="{_MIEN}" xmlns:Iptc4xmpExt="{_IPTC}"{"".join(properties)}/>'
+        f' xmlns:mien="{_MIEN}" xmlns:Iptc4xmpExt="{_IPTC}" xmlns:TC260="{_TC260}"'
+        f"{''.join(properties)}/>"
         '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
     ).encode()
 

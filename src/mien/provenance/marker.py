@@ -1,36 +1,40 @@
-"""What every output says of itself: a visible label and words inside the file.
+"""The marks of an output: a visible label, and words inside the file.
 
 :class:`Marker` alone makes :class:`Marked` frames, and sinks accept nothing else, so nothing
-leaves without its mark. An invisible watermark belongs into :meth:`Marker.__call__`, beside the
-label, and is read back by :func:`read`; content credentials are made of :func:`metadata` and the
-finished file.
+leaves without its mark.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import get_args
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from mien import __version__
+from mien.errors import UsageError
 from mien.media import Marked, read_metadata
-from mien.types import Consent, Face, Frame, Rect
+from mien.provenance.label import PLACES, SAID, Drawn, Preset, check, render
+from mien.provenance.placing import Placer
+from mien.types import Consent, Face, Frame
 
 __all__ = ["Marked", "Marker", "Marks", "metadata", "read", "untouched"]
 
-SYNTHETIC = "AI-generated"
-"""What the output is, in the words of the label and of the metadata."""
+SYNTHETIC = SAID["en"]
+"""What the output is, in the words of the metadata."""
 
 DIGITAL_SOURCE_TYPE = (
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 )
 """IPTC's term for footage in which a part was made by a trained model; XMP has a field for it."""
+
+
+AIGC = "AIGC"
+"""The metadata field of GB 45438-2025, clause 6.1 and appendix E: one JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +45,39 @@ class Marks:
 
     Attributes:
         label_on: The visible label is drawn.
-        preset: ``usual`` is small; ``regulated`` is at least 5 % of the shorter side high, as
-            China's GB 45438-2025 asks for.
-        language: Of the label.
+        preset: ``usual`` is small; ``regulated`` has capitals of at least 5 % of the picture's
+            shorter side, as GB 45438-2025 asks for.
+        language: Of the label, a key of :data:`mien.provenance.label.SAID`.
         words: Said after the label's own words.
         watermark_on: The invisible watermark is written.
         credentials_on: Files carry signed content credentials (C2PA).
+        producer: Who makes the output, for the field ``AIGC``: in China a provider's name or code.
+
+    Raises:
+        UsageError: Preset or language is unknown, or a letter cannot be drawn.
     """
 
     label_on: bool = True
-    preset: Literal["usual", "regulated"] = "usual"
+    preset: Preset = "usual"
     language: str = "en"
     words: str = ""
     watermark_on: bool = True
     credentials_on: bool = True
+    producer: str = "mien"
 
-
-class _Label(NamedTuple):
-    """A label rendered for one frame size; all planes repeat the value for three channels."""
-
-    rect: Rect
-    light: NDArray[np.uint8]
-    keep: NDArray[np.uint8]
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn before there is anything to be drawn on."""
+        if self.preset not in get_args(Preset):
+            known = ", ".join(get_args(Preset))
+            raise UsageError(f"label preset {self.preset!r} is unknown; known are {known}")
+        check(self.language, self.words)
 
 
 class Marker:
-    """Marks frames: draws the visible label in the bottom right corner.
+    """Marks the frames of one output.
 
-    White letters on a translucent dark plate stay legible on any background. The label is
-    rendered once for each frame size, and blending it touches its own rectangle only.
+    The label is rendered once for each frame size and place, and blending it touches its own
+    rectangle only.
 
     Args:
         marks: Which marks, and what the label says.
@@ -98,8 +106,10 @@ class Marker:
         self.marks = marks if label_on is None else replace(marks, label_on=label_on)
         self.consent, self.target_consent = consent, target_consent
         self.output_id = output_id or secrets.token_hex(4)
-        self.label = f"{SYNTHETIC}: {marks.words}" if marks.words else SYNTHETIC
-        self._labels: dict[tuple[int, int], _Label] = {}
+        said = SAID[self.marks.language]
+        self.label = f"{said}: {self.marks.words}" if self.marks.words else said
+        self._labels: dict[tuple[int, int], dict[str, Drawn]] = {}
+        self._placer = Placer()
 
     def __call__(self, frame: Frame, faces: Sequence[Face] = ()) -> Marked:
         """Draw the label into ``frame.image``, record the rectangle, and hand the frame over.
@@ -109,22 +119,19 @@ class Marker:
             faces: Of the frame, in pixels of it; the label keeps clear of them.
         """
         if self.marks.label_on:
-            label = self._label(*frame.image.shape[:2])
-            if not label.rect.empty:
-                region = frame.image[label.rect.slices()]
-                cv2.multiply(region, label.keep, region, scale=1 / 255)
-                cv2.add(region, label.light, region)
-                frame.mark_dirty(label.rect)
+            self._draw(frame, faces)
         return Marked(frame)
 
     def changed(self, *, marks: Marks | None = None, consent: Consent | None = None) -> Marker:
         """A marker of the same output that says something else from now on."""
-        return Marker(
+        other = Marker(
             marks or self.marks,
             consent=consent or self.consent,
             target_consent=self.target_consent,
             output_id=self.output_id,
         )
+        other._placer = self._placer  # the label stays where it is
+        return other
 
     def anew(self) -> Marker:
         """A marker that says the same of another output."""
@@ -132,49 +139,56 @@ class Marker:
 
     def metadata(self) -> dict[str, str]:
         """Return the words that go into the output; see :func:`metadata`."""
-        return metadata(self.consent, self.target_consent, self.output_id)
+        return metadata(
+            self.consent, self.target_consent, self.output_id, producer=self.marks.producer
+        )
 
-    def _label(self, height: int, width: int) -> _Label:
-        key = (height, width)
-        if key not in self._labels:
-            self._labels[key] = _render(self.label, height, width)
-        return self._labels[key]
-
-
-def _render(text: str, height: int, width: int) -> _Label:
-    """Render white letters on a dark plate, antialiased, as ``region * keep + light``."""
-    over = 4  # letters are drawn four times larger and scaled down
-    font, letters = cv2.FONT_HERSHEY_SIMPLEX, max(9.0, 0.022 * min(height, width))
-    scale = letters * over / 22  # capitals of this font are 22 px high at scale 1
-    stroke = round(0.12 * letters * over)
-    (text_width, text_height), base = cv2.getTextSize(text, font, scale, stroke)
-    pad = round(0.55 * letters) * over
-    plate = np.zeros((text_height + base + 2 * pad, text_width + 2 * pad), np.uint8)
-    cv2.putText(plate, text, (pad, pad + text_height), font, scale, 255, stroke)
-    size = (min(width, plate.shape[1] // over), min(height, plate.shape[0] // over))
-    glyphs = cv2.resize(plate, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    margin = min(round(0.6 * letters), width - size[0], height - size[1])
-    rect = Rect(
-        width - margin - size[0], height - margin - size[1], width - margin, height - margin
-    )
-    dark, light = 0.55, 0.95
-    keep = (1 - glyphs * light) * (1 - dark)
-    return _Label(rect, _three(glyphs * light), _three(keep))
-
-
-def _three(plane: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.repeat(np.rint(plane * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    def _draw(self, frame: Frame, faces: Sequence[Face]) -> None:
+        height, width = frame.image.shape[:2]
+        if (height, width) not in self._labels:
+            marks = self.marks
+            self._labels[height, width] = {
+                place: render(
+                    *(height, width, place),
+                    preset=marks.preset,
+                    language=marks.language,
+                    words=marks.words,
+                )
+                for place in PLACES
+            }
+        labels = self._labels[height, width]
+        timed = frame.pts is not None and frame.time_base is not None
+        now = float(frame.pts * frame.time_base) if timed else None  # type: ignore[operator]
+        label = labels[self._placer({p: d.rect for p, d in labels.items()}, faces, now)]
+        region = frame.image[label.rect.slices()]
+        cv2.multiply(region, label.keep, region, scale=1 / 255)
+        cv2.add(region, label.light, region)
+        frame.mark_dirty(label.rect)
 
 
 def metadata(
-    consent: Consent, target_consent: Consent | None = None, output_id: str = ""
+    consent: Consent,
+    target_consent: Consent | None = None,
+    output_id: str = "",
+    *,
+    producer: str = "mien",
 ) -> dict[str, str]:
     """Return what an output says of itself; keys are names that every container can hold."""
+    aigc = {
+        "Label": "1",  # is generated; 2 would be: may be, 3: is suspected to be
+        "ContentProducer": producer,
+        "ProduceID": output_id,
+        "ReservedCode1": "",
+        "ContentPropagator": "",  # who passes it on fills in these
+        "PropagateID": "",
+        "ReservedCode2": "",
+    }
     words = {
         "mien_version": __version__,
         "mien_content": SYNTHETIC,
         "mien_output": output_id,
         "digital_source_type": DIGITAL_SOURCE_TYPE,
+        AIGC: json.dumps(aigc, ensure_ascii=False, separators=(",", ":")),
         "mien_consent": consent.basis,
         "mien_consent_note": consent.note,
     }
@@ -211,4 +225,6 @@ def read(path: Path | str) -> dict[str, str]:
     found: Mapping[str, str] = read_metadata(path)
     if "mien_version" not in found:
         return {}
-    return {k: v for k, v in found.items() if k.startswith("mien_") or k == "digital_source_type"}
+    ours = {k: v for k, v in found.items() if k.startswith("mien_") or k == "digital_source_type"}
+    field = found.get(AIGC) or found.get(AIGC.lower())
+    return ours if field is None else ours | {AIGC: field}

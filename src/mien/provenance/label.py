@@ -1,0 +1,319 @@
+"""The visible label: its words in several languages, how it is drawn, where, and how it is found.
+
+It is rendered once for a size of picture. What is looked for afterwards is what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from mien.errors import UsageError
+from mien.provenance.letters import CAPITAL, OVER, draw, measure, strange
+from mien.types import Floats, Image, Rect
+
+Preset = Literal["usual", "regulated"]
+
+SAID: Final = {
+    "en": "AI-generated",
+    "zh": "AI生成",
+    "zh-hant": "AI生成",
+    "es": "Generado por IA",
+    "de": "KI-generiert",
+    "fr": "Généré par IA",
+    "ja": "AIで生成",
+    "ko": "AI 생성",
+    "pt": "Gerado por IA",
+    "it": "Generato con IA",
+    "nl": "AI-gegenereerd",
+    "pl": "Wygenerowane przez AI",
+    "ru": "Создано ИИ",
+    "uk": "Створено ШІ",
+}
+"""Language → what the label says: that it is generated, and by AI. GB 45438-2025, clause 5.2,
+wants both, in Chinese 人工智能 or AI and 生成 or 合成."""
+
+SHARE: Final[dict[Preset, float]] = {"usual": 0.022, "regulated": 0.052}
+"""Preset → height of capital letters, of the picture's shorter side."""
+
+LEAST: Final = 9.0
+"""Pixels: capitals are no smaller, but where the label would be wider than the picture."""
+
+PLACES: Final = (
+    "bottom right", "bottom left", "top right", "top left", "bottom middle", "top middle",
+)  # fmt: skip
+"""Where a label may be, the best first. All are at an edge, as GB 45438-2025 wants it."""
+
+_PAD, _MARGIN, _LEADING = 0.5, 0.6, 0.45  # in heights of a capital
+_DARK, _LIGHT = 0.62, 0.96  # how dark the plate is, and how white the letters
+
+
+def check(language: str, words: str = "") -> None:
+    """Make sure that a label can be drawn.
+
+    Raises:
+        UsageError: There is no such translation, or a letter that cannot be drawn.
+    """
+    if language not in SAID:
+        raise UsageError(f"label language {language!r} is unknown; known are {', '.join(SAID)}")
+    if bad := strange(words, language):
+        named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in bad)
+        raise UsageError(
+            f"label words {words!r}: cannot draw {named}; European letters and kana can be drawn"
+        )
+
+
+class Drawn(NamedTuple):
+    """A label rendered for one place in pictures of one size, as ``region * keep + light``.
+
+    Attributes:
+        rect: Where it goes.
+        light: ``(h, w, 3)`` uint8, what is added.
+        keep: ``(h, w, 3)`` uint8, what is left of the picture, in 255ths.
+        letters: Height of its capitals in pixels.
+    """
+
+    rect: Rect
+    light: Image
+    keep: Image
+    letters: float
+
+
+def render(
+    height: int,
+    width: int,
+    place: str = PLACES[0],
+    *,
+    preset: Preset = "usual",
+    language: str = "en",
+    words: str = "",
+) -> Drawn:
+    """Render the label for pictures of one size.
+
+    White letters on a translucent dark plate: on a white picture the plate is a grey of which
+    the letters stand out by 5.9 to 1, and WCAG 2.2 asks for 4.5 (success criterion 1.4.3).
+
+    Args:
+        height: Of the picture in pixels.
+        width: The same.
+        place: One of :data:`PLACES`.
+        preset: How large.
+        language: A key of :data:`SAID`.
+        words: Said on lines of their own, at the side that is away from the edge; what is too
+            long for half of the picture is cut.
+    """
+    said, capital = _fitted(language, SHARE[preset], height, width)
+    lines = [*said, *_wrapped(words, language, capital, height, width)]
+    top, side = place.split()
+    if top == "bottom":  # what it says first is next to the edge, wherever that is
+        lines = [*lines[len(said) :], *said]
+    ink = _plate(tuple(lines), language, capital, side, max(1, round(_PAD * capital)))
+    white = ink[:height, :width].astype(np.float32) * (_LIGHT / 255)
+    rect = _put(height, width, (white.shape[1], white.shape[0]), place, capital)
+    return Drawn(rect, _three(white), _three((1 - white) * (1 - _DARK)), capital)
+
+
+def _plate(lines: tuple[str, ...], language: str, capital: float, side: str, pad: int) -> Image:
+    """Lines of text, aligned at a side, with so many pixels around; 255 is ink, ``(h, w)``."""
+    em = capital / CAPITAL
+    inks = [measure(line, language) for line in lines]
+    wide = int(np.ceil(max(r.x1 - r.x0 for r in inks) * em)) + 2 * pad
+    rows, y = [], float(pad)
+    for r in inks:
+        rows.append(y - r.y0 * em)
+        y += (r.y1 - r.y0) * em + _LEADING * capital
+    tall = int(np.ceil(y - _LEADING * capital)) + pad
+    plane = np.zeros((tall * OVER, wide * OVER), np.uint8)
+    for line, r, baseline in zip(lines, inks, rows, strict=True):
+        free = wide - 2 * pad - (r.x1 - r.x0) * em
+        x = pad + {"left": 0.0, "middle": 0.5, "right": 1.0}[side] * free - r.x0 * em
+        draw(plane, line, language, capital, (x, baseline))
+    return np.asarray(cv2.resize(plane, (wide, tall), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _fitted(language: str, share: float, height: int, width: int) -> tuple[tuple[str, ...], float]:
+    """The lines of a translation, and the height of capitals with which they fit."""
+    text = SAID[language]
+    wanted = max(LEAST, share * min(height, width))
+    best: tuple[tuple[str, ...], float] = (
+        (text,),
+        min(wanted, _largest((text,), language, height, width)),
+    )
+    if best[1] < wanted:  # a narrow picture: two lines, where that makes letters larger
+        for at in range(1, len(text)):
+            lines = text[:at].rstrip(), text[at:]
+            if text[at - 1] in " -":
+                capital = min(wanted, _largest(lines, language, height, width))
+                best = max(best, (lines, capital), key=lambda fit: fit[1])
+    return best
+
+
+def _largest(lines: tuple[str, ...], language: str, height: int, width: int) -> float:
+    """Height of capitals with which lines just fit into a picture."""
+    inks = [measure(line, language) for line in lines]
+    wide = max(r.x1 - r.x0 for r in inks) / CAPITAL + 2 * _PAD + 0.2
+    tall = sum(r.y1 - r.y0 for r in inks) / CAPITAL + _LEADING * (len(lines) - 1) + 2 * _PAD + 0.2
+    return min(width / wide, height / tall)
+
+
+def _put(height: int, width: int, size: tuple[int, int], place: str, capital: float) -> Rect:
+    """The rectangle of a plate, so many pixels wide and high, at a place."""
+    wide, tall = size
+    down, across = place.split()
+    margin = round(_MARGIN * capital)
+    dx, dy = min(margin, (width - wide) // 2), min(margin, (height - tall) // 2)
+    x = {"left": dx, "middle": (width - wide) // 2, "right": width - dx - wide}[across]
+    y = dy if down == "top" else height - dy - tall
+    return Rect(x, y, x + wide, y + tall)
+
+
+def _wrapped(words: str, language: str, capital: float, height: int, width: int) -> list[str]:
+    """Lines of words, no wider than most of the picture, and no more than go into half of it."""
+    room = (0.8 * width - 2 * _PAD * capital) / capital * CAPITAL
+    lines: list[str] = []
+    line = ""
+    for word in words.split():
+        longer = f"{line} {word}".strip()
+        if line and measure(longer, language).x1 > room:
+            lines.append(line)
+            longer = word
+        while measure(longer, language).x1 > room and len(longer) > 1:
+            cut = next(
+                (n for n in range(len(longer) - 1, 1, -1)
+                 if measure(longer[:n], language).x1 <= room),
+                1,
+            )  # fmt: skip
+            lines.append(longer[:cut])
+            longer = longer[cut:]
+        line = longer
+    lines += [line] if line else []
+    most = max(0, int((0.5 * height / capital - 2 * _PAD - _MARGIN) / (1.3 + _LEADING)) - 1)
+    if 0 < most < len(lines):
+        lines[most - 1] += "…"
+    return lines[:most]
+
+
+def _three(plane: Floats) -> Image:
+    return np.repeat(np.rint(plane * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+class Found(NamedTuple):
+    """A label that was found in a picture.
+
+    Attributes:
+        place: One of :data:`PLACES`.
+        language: In which it speaks; where two look alike, the first of them.
+        rect: The letters.
+        score: Correlation with what is drawn, up to 1.
+    """
+
+    place: str
+    language: str
+    rect: Rect
+    score: float
+
+
+FINDS: Final = 0.6
+"""Correlation from which a label counts as found; see docs/marks.md for what that misses."""
+
+
+def find(image: Image, *, least: float = FINDS) -> Found | None:
+    """Look for the label in a picture, which may have been scaled and compressed since.
+
+    The letters of each translation are correlated with the picture where the label would be, in
+    every size that it could have; a picture that was cropped at the label's edge is not searched.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        least: Correlation from which it counts.
+    """
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    best = Found("", "", Rect(0, 0, 0, 0), -1.0)
+    for found in _candidates(grey):
+        if found.score > best.score:
+            best = found
+    return best if best.score >= least else None
+
+
+_STEP = 1.03  # from one size that is tried to the next
+_SEEN = 11.0  # capitals in a picture are scaled down to that many pixels before they are compared
+_RIM = 0.3  # of the plate around the letters that is compared, in capitals
+_LOOSE = 0.5  # how far letters may be from where they should be, in capitals
+
+
+def _candidates(grey: Image) -> Iterator[Found]:
+    """Yield the best match for every translation, size and place."""
+    height, width = grey.shape
+    short = min(height, width)
+    for lines, language in _searched(narrow=width < 200):
+        most = _largest(lines, language, height, width)
+        for capital in _sizes(short):
+            if capital > 1.05 * most:
+                break
+            scale = min(1.0, _SEEN / capital)
+            for side in ("left", "middle", "right"):
+                template = _template(lines, language, capital * scale, side)
+                for down in ("bottom", "top"):
+                    found = _match(grey, template, f"{down} {side}", capital, scale)
+                    if found is not None:
+                        yield found._replace(language=language)
+
+
+def _sizes(short: int) -> list[float]:
+    """Heights of capitals that are tried for a picture whose shorter side is so long.
+
+    Those of the presets first of all, and larger ones for pictures that were small when they were
+    marked, when :data:`LEAST` held.
+    """
+    least, most = 0.96 * SHARE["usual"] * short, max(1.04 * SHARE["regulated"] * short, LEAST + 1)
+    ladder = [least * _STEP**n for n in range(200) if least * _STEP**n <= most]
+    return sorted({max(3.5, size) for size in (*ladder, *(s * short for s in SHARE.values()))})
+
+
+def _searched(*, narrow: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield lines and language of all labels, two lines included where pictures are narrow."""
+    seen = set()
+    for language, text in SAID.items():
+        if text not in seen:
+            seen.add(text)
+            yield (text,), language
+            for at in range(1, len(text) if narrow else 0):
+                if text[at - 1] in " -":
+                    yield (text[:at].rstrip(), text[at:]), language
+
+
+def _template(lines: tuple[str, ...], language: str, capital: float, side: str) -> Image:
+    """The letters with some of the plate around them, ``(h, w)``."""
+    return _plate(lines, language, capital, side, max(1, round(_RIM * capital)))
+
+
+def _match(grey: Image, template: Image, place: str, capital: float, scale: float) -> Found | None:
+    """Find a template, which is for a picture scaled by ``scale``, near its place."""
+    height, width = grey.shape
+    tall, wide = template.shape
+    rim, pad = max(1, round(_RIM * capital * scale)), max(1, round(_PAD * capital))
+    plate = round((wide - 2 * rim) / scale) + 2 * pad, round((tall - 2 * rim) / scale) + 2 * pad
+    rect, loose = _put(height, width, plate, place, capital), _LOOSE * capital + 2
+    inset = pad - rim / scale - loose
+    x0, y0 = max(0, round(rect.x0 + inset)), max(0, round(rect.y0 + inset))
+    x1, y1 = min(width, round(rect.x1 - inset)), min(height, round(rect.y1 - inset))
+    window = grey[y0:y1, x0:x1]
+    if scale < 1:
+        size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        window = np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if window.shape[0] < tall or window.shape[1] < wide:
+        return None
+    scores = cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED)
+    _, score, _, (x, y) = cv2.minMaxLoc(scores)
+    seen = window[y : y + tall, x : x + wide]
+    if not np.isfinite(score) or int(seen.max()) - int(seen.min()) < _CONTRAST:
+        return None
+    corner = Rect(*(round(v / scale) for v in (x, y, x + wide, y + tall)))
+    found = Rect(corner.x0 + x0, corner.y0 + y0, corner.x1 + x0, corner.y1 + y0)
+    return Found(place, "", found, float(score))
+
+
+_CONTRAST = 40  # grey levels between plate and letters; it is 90 where the label was drawn
