@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mien.errors import UsageError
+from mien.media.limits import Limits
 
 FILE: Final = "mien.toml"
 """Read from the working folder unless another file is named."""
@@ -60,6 +62,8 @@ class Settings(BaseModel):
         preset: The encoder's speed setting.
         quality: CRF for video, 1 to 100 for JPEG and WebP.
         pixel_format: libav's name; None keeps the source's.
+        limits: What files may ask for, a table; see :class:`mien.media.Limits`. In the
+            environment ``MIEN_LIMITS="pixels=50000000 frames=9000"``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,6 +96,15 @@ class Settings(BaseModel):
     preset: str | None = None
     quality: int | None = Field(None, ge=0, le=100)
     pixel_format: str | None = None
+    limits: Limits = Limits()
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        """``key=value`` with spaces between, as an environment variable gives them."""
+        if not isinstance(value, str):
+            return value
+        return {key: number for key, _, number in (pair.partition("=") for pair in value.split())}
 
     @field_validator("mask", mode="before")
     @classmethod
@@ -169,8 +182,10 @@ def _checked(given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         first = error.errors()[0]
         key = str(first["loc"][0])
         where, value = given[key]
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Settings.model_fields)
+        inner = ".".join(str(part) for part in first["loc"][1:])
+        where = f"{where}.{inner}" if inner and key == "limits" else where
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = ", ".join(asdict(Limits()) if key == "limits" else Settings.model_fields)
             raise UsageError(f"{where}: unknown key; known are {known}") from error
         said = first["msg"][0].lower() + first["msg"][1:]
         raise UsageError(f"{where}: {said}, not {value!r}") from error

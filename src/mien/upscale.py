@@ -38,6 +38,7 @@ class Upscaler:
             away at each side, and over the half between tiles fade into each other.
         factor: Of the output to the frame, from 1 to the card's scale; what the network makes is
             shrunk to it.
+        most: Pixels of the largest picture that the network may make.
     """
 
     model: runtime.Model
@@ -45,6 +46,7 @@ class Upscaler:
     tile: int
     overlap: int
     factor: Fraction
+    most: int = 134_217_728
 
     def __call__(self, frame: Frame) -> Frame:
         """The frame, larger, with pts and origin of the old one; all of it is marked as written.
@@ -58,6 +60,19 @@ class Upscaler:
         if size != (image.shape[1], image.shape[0]):
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         return replace(frame, image=image, dirty=[Rect(0, 0, *size)])
+
+    def check(self, width: int, height: int, what: str) -> None:
+        """Refuse a picture that would become too large.
+
+        Raises:
+            UsageError: It would; begins with ``what``.
+        """
+        wide, tall = width * self.card.scale, height * self.card.scale
+        if wide * tall > self.most:
+            raise UsageError(
+                f"{what}: {self.card.name} would make {wide}x{tall} of {width}x{height}, "
+                f"{wide * tall} pixels; the limit is {self.most} (limits.output_pixels)"
+            )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height that a frame of this size becomes; even sides stay even."""
@@ -73,9 +88,13 @@ class Upscaler:
 
         Returns:
             ``(scale·H, scale·W, 3)`` uint8 RGB.
+
+        Raises:
+            UsageError: That is more than ``most`` pixels.
         """
         tile, scale = self.tile, self.card.scale
         height, width = image.shape[:2]
+        self.check(width, height, "a picture")
         bottom, right = max(0, tile - height), max(0, tile - width)
         if bottom or right:
             image = np.asarray(

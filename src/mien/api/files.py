@@ -119,14 +119,16 @@ def check_output(inputs: Sequence[Path], output: Path, *, overwrite: bool) -> No
             raise UsageError(f"{output}: exists already; choose another name or add --overwrite")
 
 
-def open_part(target: Path, start: float | None, end: float | None) -> media.Source:
+def open_part(
+    target: Path, start: float | None, end: float | None, limits: media.Limits | None = None
+) -> media.Source:
     """Open a target or a part of it.
 
     Raises:
         MediaError: It cannot be read.
         UsageError: A part of a photo was asked for.
     """
-    source = media.open_source(target, start=start, end=end)
+    source = media.open_source(target, start=start, end=end, limits=limits or media.Limits())
     if source.info.kind == "image" and not (start is None and end is None):
         source.close()
         raise UsageError(f"{target}: is a photo; start and end are for videos")

@@ -115,7 +115,9 @@ def list_faces(
         UsageError: A part of a photo was asked for.
     """
     people: dict[int, Person] = {}
-    with open_part(Path(target), start, end) as source:
+    with open_part(
+        Path(target), start, end, swapper.limits if swapper is not None else None
+    ) as source:
         still = source.info.kind == "image"
         stream = Stream(swapper or load(), identify=not still, still=still)
         report = with_total(progress, source.info.frames)

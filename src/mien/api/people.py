@@ -102,7 +102,9 @@ def reference(photo: Path | str | Image, *, swapper: Swapper | None = None) -> F
     """
     swapper = swapper or load()
     label = "the reference" if isinstance(photo, np.ndarray) else str(photo)
-    frame = Frame(photo if isinstance(photo, np.ndarray) else media.read_image(photo))
+    if not isinstance(photo, np.ndarray):
+        photo = media.read_image(photo, max_pixels=swapper.limits.pixels)
+    frame = Frame(photo)
     faces = identity.find_faces(frame, swapper.detector, swapper.landmarks)
     faces = sorted(faces, key=lambda f: -_area(f))
     if not faces:

@@ -134,12 +134,14 @@ def swap(
     target, output = Path(target), Path(output)
     plan = _plan(who)
     check_output([target], output, overwrite=overwrite)
-    with open_part(target, start, end) as source:
+    with open_part(target, start, end, swapper.limits if swapper is not None else None) as source:
         still = source.info.kind == "image"
         swapper = swapper or load()
         stream = Stream(swapper, identify=_by_person(plan, still=still), still=still)
         marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
         enlarge, info = swapper.upscaler, source.info
+        if enlarge is not None:
+            enlarge.check(info.width, info.height, str(target))
         sink = media.open_sink(
             output,
             source,

@@ -97,6 +97,7 @@ def list_faces(  # noqa: PLR0917
                     landmarker=settings.landmarks,
                     embedder=settings.embedder,
                     models=zoo_of(settings),
+                    limits=settings.limits,
                 ),
             ):
                 if listing.error is not None:

@@ -188,6 +188,7 @@ def swap(  # noqa: PLR0917
             upscaler=settings.upscale,
             fused=settings.fused,
             models=zoo_of(settings),
+            limits=settings.limits,
         )
         place = which_of(source_face, "--source-face")
         rules = [

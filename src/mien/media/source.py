@@ -101,11 +101,8 @@ class VideoSource:
         self.limits = limits
         self._container = open_input(path, limits)
         try:
-            self.stream = video_stream(self._container, path)
+            self.stream = video_stream(self._container, path, limits)
             _check_whole(self._container, path)
-            context = self.stream.codec_context
-            check_size(path, context.width, context.height, limits.frame_pixels)
-            bound(context, limits)
             self.stream.thread_type = "AUTO"
             self.time_base: Fraction = self.stream.time_base or Fraction(1, 90_000)
             self.path = path
@@ -254,9 +251,8 @@ class VideoSource:
         frames behind it.
         """
         with open_input(self.path, self.limits) as container, suppress(av.FFmpegError):
-            stream = video_stream(container, self.path)
+            stream = video_stream(container, self.path, self.limits)
             stream.thread_type = "SLICE"
-            bound(stream.codec_context, self.limits)
             container.seek(min(waiting), stream=stream)
             for packet in container.demux(stream):
                 with suppress(av.FFmpegError):
@@ -373,11 +369,6 @@ def open_input(path: Path, limits: Limits = USUAL) -> Any:
     return container
 
 
-def bound(context: Any, limits: Limits) -> None:
-    """Let a decoder refuse larger frames by itself, which may come after smaller ones."""
-    context.options = {**context.options, "max_pixels": str(limits.frame_pixels)}
-
-
 def _check_whole(container: Any, path: Path) -> None:
     """Refuse an MP4 or MOV whose index points behind the end of the file.
 
@@ -393,11 +384,11 @@ def _check_whole(container: Any, path: Path) -> None:
         raise MediaError(f"{path}: is cut off, it has {size} of at least {end} bytes")
 
 
-def video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path, limits: Limits = USUAL) -> Any:
     """Return the first video stream that is not a cover picture.
 
     Raises:
-        MediaError: There is none, or there is no decoder for it.
+        MediaError: There is none, there is no decoder for it, or its frames are too large.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
@@ -405,4 +396,9 @@ def video_stream(container: Any, path: Path) -> Any:
         raise MediaError(f"{path}: has no video stream")
     if streams[0].codec_context is None:
         raise MediaError(f"{path}: its video codec is unknown to this build of libav")
+    context = streams[0].codec_context
+    if context.width or context.height:  # a network stream may not have said yet
+        check_size(path, context.width, context.height, limits.frame_pixels)
+    # Larger frames may come after small ones: the decoder refuses them by itself.
+    context.options = {**context.options, "max_pixels": str(limits.frame_pixels)}
     return streams[0]
