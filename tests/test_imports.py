@@ -15,7 +15,7 @@ LAYERS = (
     {"geometry", "runtime", "precision", "zoo", "config", "media"},
     {"detect", "landmarks", "embed", "track", "tracks", "motion", "generate", "mask", "blend",
      "enhance", "upscale", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
-    {"identity", "provenance", "policy", "audit"},
+    {"identity", "provenance", "policy", "audit", "deny", "classify", "gate", "notice"},
     {"pipeline"},
     {"api"},
     {"live", "bench", "scale", "doctor", "evaluate"},
@@ -35,6 +35,9 @@ OWNERS = {
     "torch": {"train"},
     "typer": {"cli"},
     "fastapi": {"serve"},
+    "keyring": {"identity"},
+    "platformdirs": {"home"},
+    "sqlite3": {"identity"},
     "pydantic": {"config", "policy", "audit", "provenance", "serve"},
 }
 """Third-party package → the modules that may import it."""

@@ -23,7 +23,7 @@ FILE: Final = "mien.toml"
 PREFIX: Final = "MIEN_"
 """Environment variables are the keys in capitals behind this."""
 
-NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_TEST_")
+NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", "MIEN_TEST_")
 """Names, or beginnings of names, that carry the prefix and are no keys."""
 
 

@@ -1,0 +1,532 @@
+"""What an operator allows, in ``policy.toml``; and the one place where a use is permitted.
+
+On a user's own machine the policy is a set of honest defaults, since who may change the file, or
+the program, may do as he likes. Where others use a service of yours, it is enforced: they reach
+neither. Every refusal names its rule and is written to the audit log.
+
+The file is the first there of the system's (``/etc/mien/policy.toml``), the one that
+``MIEN_POLICY`` names, and ``policy.toml`` in mien's folder. The system's comes first so that
+a user's environment cannot replace it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mien import audit as audit_
+from mien import deny as deny_
+from mien import home
+from mien.errors import MediaError, Refused, UsageError
+from mien.types import Consent, ConsentBasis, Identity, TargetBasis
+
+if TYPE_CHECKING:
+    from mien.classify import Classifier
+    from mien.provenance import Marks
+
+FILE: Final = "policy.toml"
+VARIABLE: Final = "MIEN_POLICY"
+
+SYSTEM: Final = (
+    Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "mien" / FILE
+    if sys.platform == "win32"
+    else Path("/etc/mien") / FILE
+)
+"""The file of the whole machine, which its administrator alone may write."""
+
+LARGEST: Final = 1 << 20
+"""Bytes of a policy file."""
+
+MARKS: Final = ("label", "watermark", "credentials")
+
+Kind = Literal["photo", "video", "live"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class MarksTable(_Table):
+    """``[marks]``: who may turn a mark off, and what the label has to be.
+
+    Attributes:
+        label_off: Names of users who may turn the visible label off; ``*`` for everybody.
+        watermark_off: The same for the invisible watermark.
+        credentials_off: The same for content credentials.
+        preset: ``regulated`` demands the large label.
+        languages: Of the label; empty for any.
+    """
+
+    label_off: tuple[str, ...] = ()
+    watermark_off: tuple[str, ...] = ()
+    credentials_off: tuple[str, ...] = ()
+    preset: Literal["usual", "regulated"] = "usual"
+    languages: tuple[str, ...] = ()
+
+
+class AuditTable(_Table):
+    """``[audit]``: the log of what was done.
+
+    Attributes:
+        on: Whether there is one.
+        megabytes: Size at which a new file is begun.
+        files: Full files that are kept, 0 for all.
+        names: Whether entries hold the names of files besides their hashes.
+        key: File whose bytes make the hashes HMACs; it belongs where those who could forge the
+            log cannot read it.
+    """
+
+    on: bool = True
+    megabytes: Annotated[float, Field(gt=0, le=100_000)] = 16
+    files: Annotated[int, Field(ge=0)] = 0
+    names: bool = False
+    key: Path | None = None
+
+
+class DenyTable(_Table):
+    """``[deny]``: people who must not be used or replaced.
+
+    Attributes:
+        threshold: Cosine from which a face is the person of an entry.
+        keys: Name → public key in Base64, of those whose shared lists are taken.
+        lists: Signed lists that are read at each start, besides those that were imported.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = deny_.THRESHOLD
+    keys: dict[str, str] = {}
+    lists: tuple[Path, ...] = ()
+
+
+class ClassifierTable(_Table):
+    """``[[classifier]]``: a network that refuses pictures, see :mod:`mien.classify`.
+
+    Attributes:
+        name: Of the rule.
+        model: The ONNX file.
+        sha256: Of the file; one that is another is refused. Empty: not looked at.
+        size: Side of what it sees, in pixels.
+        layout: Of its input.
+        mean: Taken off 0..255.
+        std: Then divided by.
+        output: Column that means refuse.
+        threshold: From which it does.
+        sees: ``picture`` or ``face``.
+        roles: ``portrait``, ``target`` or both.
+        every: Seconds of a video between two pictures that it is asked about.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    model: Path
+    sha256: str = ""
+    size: Annotated[int, Field(ge=8, le=2048)]
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    output: Annotated[int, Field(ge=0)] = 0
+    threshold: float = 0.5
+    sees: Literal["picture", "face"] = "picture"
+    roles: tuple[Literal["portrait", "target"], ...] = ("portrait", "target")
+    every: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is to be done with identities.
+
+    Attributes:
+        kind: A photo, a video, or live.
+        people: Faces that are to be replaced in one picture, 0 where that is not known yet.
+        target_consent: On what the use of the footage rests; None if unsaid.
+        marks: Of the output; None where nothing is said of them, as inside a stream.
+        user: Who asks; empty for the user of the system that runs mien.
+    """
+
+    kind: Kind
+    people: int = 0
+    target_consent: Consent | None = None
+    marks: Marks | None = None
+    user: str = ""
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """The marks that are turned off."""
+        return tuple(m for m in MARKS if self.marks and not getattr(self.marks, f"{m}_on"))
+
+
+class Policy(_Table):
+    """What is allowed. The defaults are those of a user's own machine.
+
+    Attributes:
+        contact: Where abuse is reported; shown with the notice.
+        consent: Bases of portraits that are accepted.
+        target_consent: Whether the consent of the person who is replaced may stay unsaid.
+        target_bases: Bases that are accepted for that person.
+        live: Whether live use is allowed.
+        several_people: Whether several identities may be used at a time.
+        max_faces: Faces replaced in one picture at most, 0 for any number.
+        self_liveness: Whether a face may be used on the basis ``self`` only by an identity that
+            was enrolled before a camera with the liveness check.
+        marks: Who may turn marks off.
+        audit: The log.
+        deny: People who must not be used or replaced.
+        classifier: Networks that refuse pictures.
+        where: The file, for messages; set by :func:`load`.
+        sha256: Of the file; empty for the defaults.
+    """
+
+    contact: str = ""
+    consent: tuple[ConsentBasis, ...] = ("self", "written", "artwork", "synthetic")
+    target_consent: Literal["optional", "required"] = "optional"
+    target_bases: tuple[TargetBasis, ...] = ("self", "written", "artwork", "synthetic", "licensed")
+    live: bool = True
+    several_people: bool = True
+    max_faces: Annotated[int, Field(ge=0)] = 0
+    self_liveness: bool = False
+    marks: MarksTable = MarksTable()
+    audit: AuditTable = AuditTable()
+    deny: DenyTable = DenyTable()
+    classifier: tuple[ClassifierTable, ...] = ()
+    where: Annotated[str, Field(exclude=True)] = "the default policy"
+    sha256: Annotated[str, Field(exclude=True)] = ""
+
+    # --- what it leads to --------------------------------------------------------------------
+
+    @cached_property
+    def denied(self) -> deny_.DenyList:
+        """Everybody on one's own list, the imported ones and those that the policy names.
+
+        Raises:
+            MediaError: A list cannot be read; then nothing is permitted.
+            Refused: A list that the policy names is not signed by one of its keys.
+        """
+        entries = list(deny_.DenyFile().entries())
+        for path in self.deny.lists:
+            entries += deny_.read_signed(path, self.deny.keys)[1].entries
+        return deny_.DenyList(tuple(entries), self.deny.threshold)
+
+    @cached_property
+    def classifiers(self) -> tuple[tuple[ClassifierTable, Classifier], ...]:
+        """The networks of ``[[classifier]]``, loaded.
+
+        Raises:
+            ModelNotFound: A file is missing.
+            ModelError: A file is no such network.
+            Refused: A file is not the one that the policy names.
+        """
+        from mien import classify  # noqa: PLC0415 - ONNX Runtime, only where it is needed
+
+        made = []
+        for said in self.classifier:
+            if said.sha256 and audit_.sha256_of(said.model) != said.sha256.lower():
+                raise Refused(f"{self.where}: classifier {said.name}: {said.model} is another file")
+            how = said.model_dump(exclude={"name", "model", "sha256", "size", "every"})
+            made.append((said, classify.load(said.model, said.name, said.size, **how)))
+        return tuple(made)
+
+    def log(self) -> audit_.AuditLog | None:
+        """The audit log; None where there is none.
+
+        Raises:
+            MediaError: The key of the log cannot be read, or is empty.
+        """
+        if not self.audit.on:
+            return None
+        key = b""
+        if self.audit.key is not None:
+            try:
+                key = self.audit.key.read_bytes().strip()
+            except OSError as error:
+                raise MediaError(
+                    f"{self.audit.key}: the key of the audit log cannot be read ({error.strerror})"
+                ) from error
+            if not key:
+                raise MediaError(f"{self.audit.key}: the key of the audit log is empty")
+        limit = int(self.audit.megabytes * 1e6)
+        return audit_.AuditLog(limit=limit, keep=self.audit.files, key=key)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Write to the audit log, if there is one.
+
+        Raises:
+            MediaError: It cannot be written.
+        """
+        log = self.log()
+        if log is not None:
+            log.append(event, policy=self.sha256 or "default", user=user(), **facts)
+
+    # --- permission --------------------------------------------------------------------------
+
+    def permit(self, identities: Iterable[Identity], use: Use) -> None:
+        """Let a use pass, or refuse it and write that down.
+
+        Args:
+            identities: Whose faces are to be shown.
+            use: What is to be done with them.
+
+        Raises:
+            Refused: Names the rule and the file that it stands in.
+            MediaError: The audit log or the deny list cannot be read or written.
+        """
+        people = list(dict.fromkeys(identities))
+        try:
+            self._permit(people, use)
+        except Refused as error:
+            self.note("refused", why=str(error), **facts(people, use))
+            raise
+
+    def refused(self, error: Refused, **said: Any) -> Refused:
+        """Write down a refusal that is no matter of a use, and return it to be raised."""
+        self.note("refused", why=str(error), **said)
+        return error
+
+    def _permit(self, people: Sequence[Identity], use: Use) -> None:
+        where = self.where
+        if not people:
+            raise Refused("a swap needs an identity with a consent basis")
+        for identity in people:
+            self._portrait(identity, use.kind)
+        if use.kind == "live" and not self.live:
+            raise Refused(f"{where}: live is not allowed (live = false)")
+        if len(people) > 1 and not self.several_people:
+            raise Refused(
+                f"{where}: {len(people)} people at a time are not allowed (several_people = false)"
+            )
+        if self.max_faces and use.people > self.max_faces:
+            raise Refused(
+                f"{where}: {use.people} faces in one picture are not allowed "
+                f"(max_faces = {self.max_faces})"
+            )
+        self._target(use.target_consent)
+        if use.marks is not None:
+            self._marks(use.marks, use.off, use.user or user())
+
+    def _portrait(self, identity: Identity, kind: Kind) -> None:
+        consent, where = identity.consent, self.where
+        bases = consent.basis.split(", ")
+        for basis in bases:
+            if basis not in self.consent:
+                raise Refused(
+                    f"{where}: a portrait on the basis {basis!r} is not accepted "
+                    f"(consent = {', '.join(self.consent) or 'none'})"
+                )
+        if consent.scope and kind not in consent.scope:
+            raise Refused(
+                f"consent: {identity.name} agreed to {', '.join(consent.scope)}, not to {kind}"
+            )
+        if consent.expires and consent.expires < datetime.now().astimezone().date().isoformat():
+            raise Refused(f"consent: of {identity.name} ended on {consent.expires}")
+        if self.self_liveness and "self" in bases and not getattr(consent, "liveness", False):
+            raise Refused(
+                f"{where}: 'self' needs an identity enrolled before a camera (self_liveness = true)"
+            )
+        self.denied.check(identity.embedding, "source", "the portrait")
+
+    def _target(self, consent: Consent | None) -> None:
+        if consent is None:
+            if self.target_consent == "required":
+                raise Refused(
+                    f"{self.where}: the consent of the person who is replaced has to be said: "
+                    "--target-consent (target_consent = required)"
+                )
+            return
+        for basis in consent.basis.split(", "):
+            if basis not in self.target_bases:
+                raise Refused(
+                    f"{self.where}: a target on the basis {basis!r} is not accepted "
+                    f"(target_bases = {', '.join(self.target_bases) or 'none'})"
+                )
+
+    def _marks(self, marks: Marks, off: Sequence[str], who: str) -> None:
+        for mark in off:
+            allowed = getattr(self.marks, f"{mark}_off")
+            if "*" not in allowed and who not in allowed:
+                raise Refused(
+                    f"{self.where}: {who} may not turn the {mark} off (marks.{mark}_off = "
+                    f"{', '.join(allowed) or 'nobody'})"
+                )
+        if not marks.label_on:
+            return
+        if self.marks.preset == "regulated" and marks.preset != "regulated":
+            raise Refused(
+                f"{self.where}: the label has to be the regulated one (marks.preset = regulated)"
+            )
+        if self.marks.languages and marks.language not in self.marks.languages:
+            raise Refused(
+                f"{self.where}: a label in {marks.language!r} is not accepted "
+                f"(marks.languages = {', '.join(self.marks.languages)})"
+            )
+
+    # --- the log of a run --------------------------------------------------------------------
+
+    def begin(self, identities: Iterable[Identity], use: Use, target: Path | None = None) -> Run:
+        """Permit a use and write its beginning to the audit log, before anything is made.
+
+        Args:
+            identities: Whose faces.
+            use: What is done with them.
+            target: The file that is swapped, whose hash is kept.
+
+        Raises:
+            Refused: As :meth:`permit`.
+            MediaError: The target cannot be read, or the log cannot be written.
+        """
+        people = list(dict.fromkeys(identities))
+        self.permit(people, use)
+        said = facts(people, use)
+        if target is not None and self.audit.on:
+            said["target"] = self.file(target)
+        run = Run(self, secrets.token_hex(8))
+        self.note("begin", run=run.id, **said)
+        return run
+
+    def file(self, path: Path) -> dict[str, str]:
+        """What an entry says of a file: its hash, and its name where the policy wants names."""
+        named = {"name": path.name} if self.audit.names else {}
+        return {"sha256": audit_.sha256_of(path), **named}
+
+
+@dataclass(slots=True)
+class Run:
+    """A run whose beginning is in the log; say once how it ended.
+
+    Attributes:
+        policy: Whose log.
+        id: Joins its entries.
+    """
+
+    policy: Policy
+    id: str
+    ended: bool = field(default=False)
+
+    def end(self, event: str, *, output: Path | None = None, **said: Any) -> None:
+        """Write the end: ``made``, ``copied``, ``ended`` or ``failed``.
+
+        Args:
+            event: Which.
+            output: The file that was made.
+            said: Output id, counts and the like.
+
+        Raises:
+            MediaError: The log cannot be written, or the output cannot be read.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        if not self.policy.audit.on:
+            return
+        if output is not None:
+            said["output"] = self.policy.file(output)
+        self.policy.note(event, run=self.id, **said)
+
+
+def load(path: Path | str | None = None, *, system: Path = SYSTEM) -> Policy:
+    """Read the policy in force.
+
+    Args:
+        path: A file instead of that.
+        system: Where the machine's own would be.
+
+    Raises:
+        UsageError: The file is missing or no TOML, or has an unknown key or a wrong value; names
+            file and key.
+    """
+    found = find(system) if path is None else Path(path)
+    if found is None:
+        return Policy()
+    try:
+        if found.stat().st_size > LARGEST:
+            raise UsageError(f"{found}: is larger than a policy may be ({LARGEST} bytes)")
+        content = found.read_bytes()
+        values = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{found}: is not valid TOML ({error})") from error
+    except OSError as error:
+        raise UsageError(f"{found}: cannot be read ({error.strerror})") from error
+    for own in ("where", "sha256"):
+        if own in values:
+            raise UsageError(f"{found}: unknown key {own!r}")
+    try:
+        read = Policy(**values, where=str(found), sha256=hashlib.sha256(content).hexdigest())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{found}: unknown key {key!r}") from error
+        said = first["msg"][0].lower() + first["msg"][1:]
+        raise UsageError(f"{found}: {key}: {said}, not {first['input']!r}") from error
+    return _from_its_folder(read, found.absolute().parent)
+
+
+def find(system: Path = SYSTEM) -> Path | None:
+    """The file in force; None where there is none.
+
+    Raises:
+        UsageError: ``MIEN_POLICY`` names a file that is not there.
+    """
+    if system.is_file():
+        return system
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise UsageError(f"environment variable {VARIABLE}: {named}: no such file")
+        return Path(named)
+    own = home.place() / FILE
+    return own if own.is_file() else None
+
+
+def permit(identities: Iterable[Identity], use: Use, policy: Policy | None = None) -> Policy:
+    """Let a use pass by the policy in force, or refuse it; see :meth:`Policy.permit`."""
+    policy = load() if policy is None else policy
+    policy.permit(identities, use)
+    return policy
+
+
+def facts(identities: Iterable[Identity], use: Use) -> dict[str, Any]:
+    """What the log says of a use; no name, no note, nothing of a face."""
+    people = [{"record": i.consent.record or "one-off", "consent": i.consent.basis}
+              for i in identities]  # fmt: skip
+    said: dict[str, Any] = {"kind": use.kind, "identities": people}
+    if use.target_consent is not None:
+        said["target_consent"] = use.target_consent.basis
+    if use.off:
+        said["marks_off"] = list(use.off)
+    return said
+
+
+def user() -> str:
+    """Who runs mien, as the system says and not as the environment does."""
+    if sys.platform == "win32":
+        return os.getlogin()
+    import pwd  # noqa: PLC0415 - not on Windows
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _from_its_folder(policy: Policy, folder: Path) -> Policy:
+    """Relative paths of a policy lie beside it."""
+    tables = {
+        "audit": policy.audit.model_copy(
+            update={"key": policy.audit.key and folder / policy.audit.key}
+        ),
+        "deny": policy.deny.model_copy(
+            update={"lists": tuple(folder / p for p in policy.deny.lists)}
+        ),
+        "classifier": tuple(
+            c.model_copy(update={"model": folder / c.model}) for c in policy.classifier
+        ),
+    }
+    return policy.model_copy(update=tables)
