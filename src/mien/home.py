@@ -30,7 +30,7 @@ def folder() -> Path:
             path.chmod(0o700)
     except FileExistsError as error:
         raise MediaError(
-            f"{path}: is a file, where mien keeps its data in a folder; name another with {VARIABLE}"
+            f"{path}: is a file, and mien keeps its data in a folder; name one with {VARIABLE}"
         ) from error
     except OSError as error:
         raise MediaError(

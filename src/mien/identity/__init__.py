@@ -11,13 +11,21 @@ from mien.identity.enrolling import (
     find_faces,
     the_face,
 )
+from mien.identity.permitting import Watch, objection
+from mien.identity.records import Entry, checked_name
+from mien.identity.store import Store
 
 __all__ = [
     "MESH_SCORE",
     "PORTRAIT_SIDE",
     "STRANGER",
+    "Entry",
+    "Store",
+    "Watch",
+    "checked_name",
     "cut_out",
     "enrol",
     "find_faces",
+    "objection",
     "the_face",
 ]
