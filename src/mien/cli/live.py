@@ -40,6 +40,7 @@ from mien.errors import UsageError
 if TYPE_CHECKING:
     from mien.config import Settings
     from mien.live import Output, Statistics
+    from mien.media import Sound
     from mien.provenance import Marker
     from mien.serve import PageOptions
 
@@ -66,13 +67,30 @@ def live(  # noqa: PLR0915, PLR0917
         typer.Option("--input", metavar="FILE|URL", help="A file or a stream as the camera."),
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Sound for files and streams: default, number or name of a microphone; "
+            "input: the sound of --input.",
+        ),
+    ] = None,
+    list_devices: Annotated[
+        bool,
+        typer.Option(
+            "--list-devices",
+            help="List cameras and microphones, and end.",
+            is_eager=True,
+            callback=lambda wanted: show_devices() if wanted else None,
+        ),
+    ] = False,
     output: Annotated[
         list[str] | None,
         typer.Option(
             "--output",
             "-o",
             metavar="WHERE",
-            help="window, browser, virtual, FILE.mp4, udp://…, rtmp://…; repeatable; "
+            help="window, browser, virtual, FILE.mp4, udp://…, tcp://…, rtmp://…; repeatable; "
             "default: window.",
         ),
     ] = None,
@@ -104,6 +122,9 @@ def live(  # noqa: PLR0915, PLR0917
     control: Annotated[
         str | None, typer.Option(metavar="SOCKET", help="Take commands: a path, or a port.")
     ] = None,
+    recordings: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="For what --control and the page record.")
+    ] = Path(),
     faces: Annotated[str | None, typer.Option(help="all, largest, left, right, number.")] = None,
     match: Annotated[
         Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
@@ -212,6 +233,9 @@ def live(  # noqa: PLR0915, PLR0917
         targets = list(dict.fromkeys(output or ["window"]))
         if camera == "none" and targets != ["browser"]:
             raise UsageError("--camera none: then -o browser has to be the only output")
+        check_audio(audio, source_file, targets, control)
+        if not recordings.is_dir():
+            raise UsageError(f"--recordings {recordings}: no such folder")
         if also and "browser" not in targets:
             raise UsageError("--also: people are chosen on the page; add -o browser")
         page_options = page_at(host, port) if "browser" in targets else None
@@ -224,8 +248,12 @@ def live(  # noqa: PLR0915, PLR0917
         given = terminal.consent(consent, consent_note)
         about_target = terminal.target_consent(target_consent)
         # A camera that is not there is said before models are loaded.
+        sound = None if audio is None else media.Sound()
+        own = sound if audio == "input" else None
         if camera != "none":
-            media.open_camera(where, size=wanted, fps=fps or 0).close()
+            media.open_camera(where, size=wanted, fps=fps or 0, sound=own).close()
+        if sound is not None and audio is not None and own is None:
+            media.Microphone(audio, sound).close()
 
         swapper = api.load(
             settings.generator,
@@ -236,6 +264,7 @@ def live(  # noqa: PLR0915, PLR0917
             enhancer=settings.enhance,
             fused=settings.fused,
             models=zoo_of(settings),
+            limits=settings.limits,
         )
         me = api.enrol(
             source,
@@ -266,10 +295,10 @@ def live(  # noqa: PLR0915, PLR0917
             if camera == "none" and page is not None:
                 page.wait(options.duration)
                 return 0
-            outputs = outputs_of(targets, settings, marker, overwrite=overwrite)
+            outputs = outputs_of(targets, settings, marker, sound, overwrite=overwrite)
             outputs += [page] if page is not None else []
             engine = live_.Engine(
-                lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop),
+                lambda: media.open_camera(where, size=wanted, fps=fps or 0, loop=loop, sound=own),
                 *(swapper, look, outputs, options),
                 tracking=replace(
                     LIVE,
@@ -278,13 +307,30 @@ def live(  # noqa: PLR0915, PLR0917
                     beta=settings.steady_beta,
                 ),
             )
+            if sound is not None and audio is not None and own is None:
+                stack.callback(media.Microphone(audio, sound).close)
+
+            def now() -> dict[str, str]:
+                return engine.look.marker.metadata()
+
+            def recording(file: str) -> live_.Encoded:
+                (made,) = outputs_of([file], settings, engine.look.marker, sound, overwrite=False)
+                assert isinstance(made, live_.Encoded)
+                made.now = now
+                return made
+
+            recorder = live_.Recorder(engine, recording, recordings)
             if page is not None:
-                page.attach(serve.EngineControls(engine, people))
-            for window in outputs:
-                if isinstance(window, live_.Window):
-                    window.engine = engine
+                page.attach(serve.EngineControls(engine, people, recorder))
+            for made in outputs:
+                if isinstance(made, live_.Window):
+                    made.engine = engine
+                elif isinstance(made, live_.Encoded):
+                    made.now = now
             if control is not None:
-                commands = live_.Commands(engine, swapper, consent_note=consent_note)
+                commands = live_.Commands(
+                    engine, swapper, consent_note=consent_note, recorder=recorder
+                )
                 stack.enter_context(live_.ControlSocket(control, commands))
             figures = engine.run()
         return summary(terminal, figures)
@@ -308,8 +354,52 @@ def page_at(host: str, port: int) -> PageOptions:
     return PageOptions(host, port, "" if is_loopback(host) else new_token())
 
 
+def check_audio(
+    audio: str | None, source_file: str | None, targets: list[str], control: str | None
+) -> None:
+    """See whether sound was asked for where there is some, and where it goes somewhere.
+
+    Raises:
+        UsageError: It was not.
+    """
+    if audio is None:
+        return
+    if audio == "input" and source_file is None:
+        raise UsageError("--audio input: is the sound of --input; a camera has none of its own")
+    records = control is not None or "browser" in targets
+    if not records and set(targets) <= {"window", "virtual"}:
+        raise UsageError("--audio: goes into files and streams; add one with -o")
+
+
+def show_devices() -> None:
+    """What ``--list-devices`` prints."""
+    from mien import media
+    from mien.errors import MediaError
+
+    cameras = media.cameras()
+    for number, name in cameras:
+        typer.echo(f"camera {number}: {name}")
+    if not cameras:
+        typer.echo("no camera found")
+    try:
+        microphones = media.microphones()
+    except MediaError as error:
+        typer.echo(str(error))
+    else:
+        for index, name in microphones:
+            typer.echo(f"microphone {index}: {name}")
+        if not microphones:
+            typer.echo("no microphone found")
+    raise typer.Exit
+
+
 def outputs_of(
-    targets: list[str], settings: Settings, marker: Marker, *, overwrite: bool
+    targets: list[str],
+    settings: Settings,
+    marker: Marker,
+    sound: Sound | None = None,
+    *,
+    overwrite: bool,
 ) -> list[Output]:
     """What ``-o`` asks for."""
     from mien import live as live_
@@ -325,7 +415,7 @@ def outputs_of(
         elif target == "virtual":
             made.append(live_.Virtual())
         else:
-            made.append(live_.Encoded(target, marker.metadata(), options, overwrite))
+            made.append(live_.Encoded(target, marker.metadata(), options, overwrite, sound))
     return made
 
 

@@ -69,6 +69,11 @@ class Encoded:
         """Whether this is a connection, and no file."""
         return "://" in self.name
 
+    @property
+    def writing(self) -> bool:
+        """Whether it is open: from ``open`` to ``close``, or until a file failed."""
+        return self._sink is not None
+
     def open(self, width: int, height: int, fps: float) -> None:
         """Open encoder and target, see :class:`mien.media.LiveSink`."""
         self._size = width, height, fps

@@ -33,7 +33,7 @@ class Recorder:
     def path(self) -> str:
         """The file that is recorded to, empty if there is none."""
         output = self._output
-        return output.name if output is not None and not self._error(output) else ""
+        return output.name if output is not None and output.writing else ""
 
     def start(self, name: str = "") -> str:
         """Begin to record.

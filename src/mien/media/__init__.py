@@ -13,6 +13,7 @@ from mien.media.camera import (
     PushCamera,
     Shot,
     StreamCamera,
+    cameras,
     open_camera,
 )
 from mien.media.codecs import ENCODERS, encoders, versions
@@ -53,6 +54,7 @@ __all__ = [
     "VideoSink",
     "VideoSource",
     "VirtualCamera",
+    "cameras",
     "check_target",
     "encoders",
     "find_loopback",

@@ -413,6 +413,35 @@ class PushCamera:
             self._changed.notify_all()
 
 
+def cameras(devices: Path = Path("/sys/class/video4linux")) -> list[tuple[str, str]]:
+    """Number and name of the cameras of this machine; on Linux as the kernel lists them.
+
+    Args:
+        devices: Where the kernel does.
+    """
+    found: list[tuple[str, str]] = []
+    if sys.platform.startswith("linux"):
+        for entry in sorted(devices.glob("video*"), key=lambda e: int(e.name[5:])):
+            # A camera's other nodes give no pictures.
+            if _text(entry / "index") in ("0", ""):
+                found.append((entry.name[5:], _text(entry / "name") or "unnamed"))
+        return found
+    kind = "dshow" if sys.platform == "win32" else "avfoundation"
+    try:
+        devices_ = av.enumerate_input_devices(kind)
+    except (av.FFmpegError, ValueError, AttributeError):  # not in this build
+        return found
+    named = [d.description or d.name for d in devices_ if "video" in d.media_types]
+    return [(str(number), name) for number, name in enumerate(named)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def open_camera(
     what: str,
     *,

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from mien.errors import UsageError
-from mien.live import Engine, Look
+from mien.live import Engine, Look, Recorder
 from mien.live.changing import changed
 from mien.live.show import Painter
 from mien.live.types import Shown
@@ -90,18 +90,31 @@ class EngineControls:
     Args:
         engine: Whose output the page is.
         people: Identities that may be chosen, ready to be used, by name.
+        recorder: Records to files; None where that is not offered.
     """
 
-    def __init__(self, engine: Engine, people: Mapping[str, Identity]) -> None:
-        self._engine, self._people = engine, dict(people)
+    def __init__(
+        self, engine: Engine, people: Mapping[str, Identity], recorder: Recorder | None = None
+    ) -> None:
+        self._engine, self._people, self._recorder = engine, dict(people), recorder
 
     def settings(self) -> dict[str, Any]:
-        return settings_of(self._engine.look, private=self._engine.options.private)
+        values = settings_of(self._engine.look, private=self._engine.options.private)
+        if self._recorder is not None:
+            values["recording"] = bool(self._recorder.path)
+        return values
 
     def choices(self) -> dict[str, list[Any]]:
-        return choices_of(self._engine.look, self._people)
+        choices = choices_of(self._engine.look, self._people)
+        return choices | ({"recording": [False, True]} if self._recorder is not None else {})
 
     def change(self, values: Mapping[str, Any]) -> None:
+        values = dict(values)
+        if self._recorder is not None and "recording" in values:
+            if values.pop("recording") is True:
+                self._recorder.start()
+            else:
+                self._recorder.stop()
         self._engine.change(**read(values, self._people, self.settings()))
 
     def statistics(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ const LABELS = {
   mark: "Words added to the label",
   on_miss: "When a face is missed",
   paused: "Paused: nothing is replaced",
+  recording: "Record to a file",
 };
 
 let connection = null;
