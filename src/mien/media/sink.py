@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
 
-from mien.errors import MediaError
+from mien.errors import MediaError, MienError
 from mien.media.colour import Converter, matrix_of, range_of
 from mien.media.info import IMAGE_SUFFIXES, Marked, SinkOptions
 from mien.media.metadata import with_xmp, xmp
@@ -61,14 +61,28 @@ class Temporary:
         path: The hidden file; it exists, empty, from the start.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        target: Path,
+        *,
+        overwrite: bool,
+        finish: Finish | None = None,
+        spare: bool = False,
+    ) -> None:
         """Create the hidden file.
+
+        Args:
+            target: The name it will take.
+            overwrite: Whether there may be a file of that name.
+            finish: What is still to be done to the whole file.
+            spare: The hidden file stays where ``finish`` fails, as it took long to make.
 
         Raises:
             MediaError: The target exists and must not be overwritten, is a folder, or its
                 folder is missing or cannot be written.
         """
         self.target, self.overwrite = target, overwrite
+        self._finish, self._spare = finish, spare
         self._check()
         self.path = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
@@ -86,25 +100,51 @@ class Temporary:
             raise MediaError(f"{self.target}: exists already and would be overwritten")
 
     def keep(self) -> None:
-        """Force the file to disk and give it its name.
+        """Finish the file, force it to disk and give it its name.
 
         Raises:
             MediaError: The disk is full, or somebody else made the target meanwhile.
+            MienError: It could not be finished.
         """
+        beside = self._finished()
         try:
             self._check()
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
             self.path.replace(self.target)
         except OSError as error:  # MediaError is one, too
+            if beside is not None:
+                beside.drop()
             self.drop()
             if isinstance(error, MediaError):
                 raise
             raise MediaError(f"{self.target}: cannot be written ({error.strerror})") from error
+        if beside is not None:
+            beside.keep()
+
+    def _finished(self) -> Temporary | None:
+        if self._finish is None:
+            return None
+        try:
+            return self._finish(self.path, self.target)
+        except MienError as error:
+            if not self._spare:
+                self.drop()
+                raise
+            raise type(error)(f"{error}; what was made lies in {self.path}") from error
+        except BaseException:
+            if not self._spare:
+                self.drop()
+            raise
 
     def drop(self) -> None:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
+
+
+Finish = Callable[[Path, Path], Temporary | None]
+"""Called with a whole file, still hidden, and the name it will take, before it does; changes the
+file in place. It may return another that is to lie beside it."""
 
 
 class ImageSink:
@@ -118,6 +158,7 @@ class ImageSink:
         options: SinkOptions,
         metadata: Mapping[str, str],
         overwrite: bool,
+        finish: Finish | None = None,
     ) -> None:
         """Prepare the file.
 
@@ -128,7 +169,7 @@ class ImageSink:
         self._format = IMAGE_SUFFIXES[path.suffix.lower()]
         self._options, self._metadata = options, metadata
         self._encoded: bytes | None = None
-        self._file = Temporary(path, overwrite=overwrite)
+        self._file = Temporary(path, overwrite=overwrite, finish=finish)
 
     def write(self, marked: Marked) -> None:
         """Encode the picture.
@@ -232,6 +273,7 @@ class VideoSink:
         metadata: Mapping[str, str],
         overwrite: bool,
         size: tuple[int, int] | None = None,
+        finish: Finish | None = None,
     ) -> None:
         """Open the encoder and the container, and write its header.
 
@@ -250,8 +292,8 @@ class VideoSink:
         self._shift = source.first.pts or 0 if source.start else 0
         self._written: Fraction | None = None
         self._done = False
-        self._file = Temporary(path, overwrite=overwrite)
-        self._input = open_input(source.path)
+        self._file = Temporary(path, overwrite=overwrite, finish=finish, spare=True)
+        self._input = open_input(source.path, source.limits)
         try:
             with self._named():
                 self._open(options, dict(metadata))
@@ -585,6 +627,7 @@ def open_sink(
     metadata: Mapping[str, str],
     overwrite: bool = False,
     size: tuple[int, int] | None = None,
+    finish: Finish | None = None,
 ) -> Sink:
     """Open the output for what a source yields; by suffix, an image or a video container.
 
@@ -595,6 +638,7 @@ def open_sink(
         metadata: From :func:`mien.provenance.metadata`; goes into the file.
         overwrite: Whether an existing file may be replaced.
         size: Width and height of the frames that will come, as displayed; None: the source's.
+        finish: What is still to be done to the whole file before it takes its name.
 
     Raises:
         MediaError: See :class:`ImageSink` and :class:`VideoSink`; also if the target is the
@@ -611,7 +655,15 @@ def open_sink(
             f"{source.info.path.name}; use one of {', '.join(suffixes)}"
         )
     if isinstance(source, ImageSource):
-        return ImageSink(path, source, options=options, metadata=metadata, overwrite=overwrite)
+        return ImageSink(
+            path, source, options=options, metadata=metadata, overwrite=overwrite, finish=finish
+        )
     return VideoSink(
-        path, source, options=options, metadata=metadata, overwrite=overwrite, size=size
+        path,
+        source,
+        options=options,
+        metadata=metadata,
+        overwrite=overwrite,
+        size=size,
+        finish=finish,
     )
