@@ -44,6 +44,7 @@ class Encoded:
         reconnected: How often the connection was made again.
         lost: Frames that came while there was none.
         patience: Seconds that finishing may take.
+        finish: What is still to be done to a whole file before it takes its name.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Encoded:
     reconnected: int = 0
     lost: int = 0
     patience: float = 120.0
+    finish: media.Finish | None = None
     _sink: media.LiveSink | None = None
     _size: tuple[int, int, float] = (0, 0, 0.0)
     _said: dict[str, list[str]] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class Encoded:
             options=self.options,
             overwrite=self.overwrite,
             sound=self.sound,
+            finish=self.finish,
         )
         self._made = time.monotonic()
 

@@ -22,7 +22,7 @@ from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind
 from mien.media.limits import MAX_PIXELS, Limits
 from mien.media.metadata import read_metadata
 from mien.media.parts import JoinSink, PartSink, key_times
-from mien.media.sink import CONTAINERS, ImageSink, Sink, Temporary, VideoSink, open_sink
+from mien.media.sink import CONTAINERS, Finish, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.sound import Microphone, Sound, microphones
 from mien.media.source import ImageSource, Source, VideoSource, open_source
 from mien.media.virtual import VirtualCamera, find_loopback
@@ -34,6 +34,7 @@ __all__ = [
     "MAX_PIXELS",
     "DeviceCamera",
     "FileCamera",
+    "Finish",
     "ImageSink",
     "ImageSource",
     "JoinSink",

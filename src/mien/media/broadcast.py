@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from mien.errors import MediaError, UsageError
 from mien.media.info import Marked, SinkOptions
-from mien.media.sink import CONTAINERS, Temporary
+from mien.media.sink import CONTAINERS, Finish, Temporary
 from mien.media.sound import PATIENCE, RATE, Samples, Sound, place
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class LiveSink:
         options: SinkOptions | None = None,
         overwrite: bool = False,
         sound: Sound | None = None,
+        finish: Finish | None = None,
     ) -> None:
         """Open the encoder, and the file or the connection.
 
@@ -86,6 +87,7 @@ class LiveSink:
             options: Encoder, speed and quality.
             overwrite: Whether an existing file may be replaced.
             sound: What is heard, encoded as AAC up to the time of the last frame; None for none.
+            finish: What is still to be done to a whole file before it takes its name.
 
         Raises:
             UsageError: See :func:`check_target`.
@@ -95,7 +97,11 @@ class LiveSink:
         self.target = target
         options = options or SinkOptions()
         scheme = _scheme(target)
-        self._file = None if scheme else Temporary(Path(target), overwrite=overwrite)
+        self._file = (
+            None
+            if scheme
+            else Temporary(Path(target), overwrite=overwrite, finish=finish, spare=True)
+        )
         kind = STREAMS[scheme] if scheme else CONTAINERS[Path(target).suffix.lower()]
         where = str(self._file.path) if self._file else _address(target)
         self._kind, self._metadata = kind, dict(metadata)
