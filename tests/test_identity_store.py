@@ -76,7 +76,7 @@ def test_what_goes_in_comes_out_to_the_last_bit(store):
     for kept, given in zip(again.portraits, anna.portraits, strict=True):
         assert np.array_equal(kept.image, given.image)
         assert np.array_equal(kept.mesh, given.mesh)
-    assert again.consent == replace(anna.consent, record=entry.record)
+    assert again.consent == replace(anna.consent, record=entry.record, verified="liveness")
     assert store.get(entry.record).name == "anna"
     assert (entry.photos, entry.embedder, entry.verified) == (2, "faceres512", "liveness")
     assert entry.state == "valid"

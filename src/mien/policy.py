@@ -326,7 +326,7 @@ class Policy(_Table):
             )
         if consent.expires and consent.expires < datetime.now().astimezone().date().isoformat():
             raise Refused(f"consent: of {identity.name} ended on {consent.expires}")
-        if self.self_liveness and "self" in bases and not getattr(consent, "liveness", False):
+        if self.self_liveness and "self" in bases and consent.verified != "liveness":
             raise Refused(
                 f"{where}: 'self' needs an identity enrolled before a camera (self_liveness = true)"
             )

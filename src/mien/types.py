@@ -132,6 +132,7 @@ class Consent:
         record: Id of the record in the store of identities; empty where there is none.
         scope: What the face may be used for; empty for everything.
         expires: The last day on which it may be used, as ``2031-12-31``; empty for no end.
+        verified: ``liveness`` where the person stood before a camera; empty else.
 
     Raises:
         UsageError: The basis is empty or unknown, or the scope, or the day is none.
@@ -142,6 +143,7 @@ class Consent:
     record: str = ""
     scope: tuple[Scope, ...] = ()
     expires: str = ""
+    verified: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what says nothing: without a basis there is no identity."""

@@ -155,7 +155,9 @@ class Store:
         embedding, portraits = unpack(data, str(self.path))
         if embed is not None and embedder and embedder != words["embedder"]:
             embedding = _embedded(portraits, embed)
-        consent = Consent(row.basis, words["note"], row.record, row.scopes(), row.expires)
+        consent = Consent(
+            row.basis, words["note"], row.record, row.scopes(), row.expires, row.verified
+        )
         return Identity(words["name"], embedding, portraits, consent)
 
     def has(self, name: str) -> bool:
