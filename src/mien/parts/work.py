@@ -1,0 +1,242 @@
+"""The three steps of a job: follow the faces, paint the parts, join them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from mien import __version__, media, pipeline, tracks
+from mien.errors import MediaError
+from mien.parts.job import Job, Part
+from mien.pipeline import Pairs, Report, Stream
+from mien.provenance import Marker
+from mien.types import Faces, Frame, SwapPlan
+
+SETTLE: Final = 12
+"""Frames painted before a part begins, and thrown away: light and masks that are held from frame to
+frame are then what they would be had all been painted in one go."""
+
+Progress = Callable[[int], None]
+
+
+def follow(job: Job, stream: Stream, plan: SwapPlan, progress: Progress | None = None) -> Report:
+    """Find and follow the faces of the whole video, and decide who goes on whom.
+
+    Args:
+        job: Its ``tracks`` are written.
+        stream: State for this video alone.
+        plan: Who goes where.
+        progress: Called with the number of frames so far.
+
+    Returns:
+        Counts of frames and faces.
+
+    Raises:
+        MediaError: The video cannot be read, or the tracks not be written.
+    """
+    report = Report()
+    unfinished = job.tracks.with_name(f".tracks.{os.getpid()}.part")
+    identities = [rule.identity for rule in plan.rules]
+    with media.open_source(job.target, start=job.start, end=job.end) as source:
+        assert isinstance(source, media.VideoSource)
+        info = source.info
+        made_by = {"mien": __version__} | {
+            k: name for k, (name, _) in stream.swapper.models.items()
+        }
+        header = tracks.Header(info.width, info.height, source.time_base, made_by=made_by)
+        try:
+            with tracks.Writer(unfinished, header) as writer:
+                for frame in source:
+                    faces = stream.observe(frame)
+                    chosen = {id(f): identities.index(i) for f, i in stream.assign(faces, plan)}
+                    rules = [chosen.get(id(face), -1) for face in faces]
+                    writer.write(tracks.Seen(frame.pts or 0, faces, rules))
+                    report.frames_in += 1
+                    report.faceless += not faces
+                    report.swapped += bool(chosen)
+                    report.faces += len(chosen)
+                    if progress is not None:
+                        progress(report.frames_in)
+            unfinished.replace(job.tracks)
+        except OSError as error:
+            if isinstance(error, MediaError):
+                raise
+            raise MediaError(f"{job.tracks}: cannot be written ({error.strerror})") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        report.damaged = source.damaged
+    return report
+
+
+def counted(path: Path) -> Report:
+    """The counts of :func:`follow` from its tracks; damaged frames are not known any more."""
+    report = Report()
+    with tracks.Reader(path) as reader:
+        for seen in reader:
+            chosen = sum(rule >= 0 for rule in seen.rules)
+            report.frames_in += 1
+            report.faceless += not seen.faces
+            report.swapped += chosen > 0
+            report.faces += chosen
+    return report
+
+
+class Known(Stream):
+    """A stream whose faces were found before."""
+
+    def __init__(self, swapper: pipeline.Swapper, reader: tracks.Reader) -> None:
+        """Read faces instead of finding them.
+
+        Args:
+            swapper: Paints.
+            reader: Open while the stream is used.
+        """
+        super().__init__(swapper)
+        self._reader = reader
+        self._rules: list[int] = []
+
+    def observe(self, frame: Frame) -> Faces:
+        """The faces of a frame, by its time.
+
+        Raises:
+            MediaError: The frame was not there when faces were followed.
+        """
+        seen = self._reader(frame.pts or 0)
+        if seen is None:
+            raise MediaError(
+                f"{self._reader.path}: has no frame at {frame.pts}; the video is another "
+                "one, or so damaged that it has to be swapped in one go"
+            )
+        self._rules = seen.rules
+        return self.remembering(seen.faces)
+
+    def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
+        """Who goes on whom, as it was decided then."""
+        return [
+            (face, plan.rules[rule].identity)
+            for face, rule in zip(faces, self._rules, strict=True)
+            if 0 <= rule < len(plan.rules)
+        ]
+
+
+def paint(  # noqa: PLR0917
+    job: Job,
+    part: Part,
+    output: Path,
+    swapper: pipeline.Swapper,
+    plan: SwapPlan,
+    marker: Marker,
+    *,
+    options: media.SinkOptions,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Report:
+    """Paint and encode one part; it counts once its file is there.
+
+    Args:
+        job: With tracks.
+        part: Of it.
+        output: What is made in the end; its name says the container.
+        swapper: The models.
+        plan: Whose faces; who goes where was decided by :func:`follow`.
+        marker: Of this part alone, with the job's output id.
+        options: Of the encoder.
+        workers: Frames painted at a time.
+        progress: Called with the number of frames of this part so far.
+
+    Returns:
+        Counts; ``interrupted`` if the user stopped it, and then there is no file.
+
+    Raises:
+        MediaError: Reading or writing failed.
+    """
+    with tracks.Reader(job.tracks) as reader:
+        at = int(np.searchsorted(reader.pts, part.first))
+        early = max(0, at - SETTLE)
+        # Where the job begins the file is not sought in: it may not begin with a key frame.
+        start = job.start if early == 0 else Fraction(int(reader.pts[early])) * job.time_base
+        end = job.end if part.end is None else part.end * job.time_base
+        with media.open_source(job.target, start=start, end=end) as source:
+            assert isinstance(source, media.VideoSource)
+            sink = media.PartSink(
+                job.path(part),
+                source,
+                target=output,
+                first=part.first,
+                options=options,
+                size=_size(swapper, source.info),
+            )
+            try:
+                report = pipeline.run(
+                    source,
+                    sink,
+                    Known(swapper, reader),
+                    plan,
+                    marker,
+                    workers=workers,
+                    progress=progress and (lambda done: progress(max(0, done - at + early))),
+                )
+                if not report.interrupted:
+                    sink.close()
+            finally:
+                sink.abort()
+    return report
+
+
+def join(
+    job: Job,
+    output: Path,
+    parts: list[Part],
+    swapper: pipeline.Swapper,
+    *,
+    options: media.SinkOptions,
+    metadata: Mapping[str, str],
+    overwrite: bool = False,
+    **more: Any,
+) -> int:
+    """Put all parts together into the output, with the sound of the target.
+
+    Args:
+        job: Of which all parts are done.
+        output: The file to be made.
+        parts: All of them.
+        swapper: As for :func:`paint`.
+        options: As for :func:`paint`.
+        metadata: From the marker.
+        overwrite: Whether an existing output may be replaced.
+        more: Passed on to the sink.
+
+    Returns:
+        How many frames it has.
+
+    Raises:
+        MediaError: A part is damaged, or the output cannot be written.
+    """
+    with tracks.Reader(job.tracks) as reader:
+        frames = len(reader.pts)
+    with media.open_source(job.target, start=job.start, end=job.end) as source:
+        assert isinstance(source, media.VideoSource)
+        with media.JoinSink(
+            output,
+            source,
+            options=options,
+            metadata=metadata,
+            overwrite=overwrite,
+            size=_size(swapper, source.info),
+            **more,
+        ) as sink:
+            written = sink.join([job.path(part) for part in parts])
+            if written != frames:
+                raise MediaError(
+                    f"{output}: expected {frames} frames, the parts in {job.folder} have {written}"
+                )
+    return written
+
+
+def _size(swapper: pipeline.Swapper, info: media.MediaInfo) -> tuple[int, int] | None:
+    return None if swapper.upscaler is None else swapper.upscaler.size(info.width, info.height)
