@@ -6,6 +6,7 @@ It is rendered once for a size of picture. What is looked for afterwards is what
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import cv2
@@ -66,23 +67,39 @@ def check(language: str, words: str = "") -> None:
         )
 
 
-class Drawn(NamedTuple):
-    """A label rendered for one place in pictures of one size, as ``region * keep + light``.
+class Layout(NamedTuple):
+    """What the label says at one place in pictures of one size, and where that is.
 
     Attributes:
-        rect: Where it goes.
-        light: ``(h, w, 3)`` uint8, what is added.
-        keep: ``(h, w, 3)`` uint8, what is left of the picture, in 255ths.
-        letters: Height of its capitals in pixels.
+        rect: The plate.
+        capital: Height of capitals in pixels.
+        lines: From top to bottom.
+        side: ``left``, ``middle`` or ``right``, where lines are aligned.
+        language: Whose forms of letters are taken.
     """
 
     rect: Rect
-    light: Image
+    capital: float
+    lines: tuple[str, ...]
+    side: str
+    language: str
+
+
+class Drawn(NamedTuple):
+    """A rendered label, to be put into a picture as ``region * keep / 255 + light``.
+
+    Attributes:
+        rect: Where it goes.
+        keep: ``(h, w, 3)`` uint8, what is left of the picture.
+        light: ``(h, w, 3)`` uint8, what is added.
+    """
+
+    rect: Rect
     keep: Image
-    letters: float
+    light: Image
 
 
-def render(
+def layout(
     height: int,
     width: int,
     place: str = PLACES[0],
@@ -90,11 +107,8 @@ def render(
     preset: Preset = "usual",
     language: str = "en",
     words: str = "",
-) -> Drawn:
-    """Render the label for pictures of one size.
-
-    White letters on a translucent dark plate: on a white picture the plate is a grey of which
-    the letters stand out by 5.9 to 1, and WCAG 2.2 asks for 4.5 (success criterion 1.4.3).
+) -> Layout:
+    """Lay out the label for pictures of one size.
 
     Args:
         height: Of the picture in pixels.
@@ -106,31 +120,53 @@ def render(
             long for half of the picture is cut.
     """
     said, capital = _fitted(language, SHARE[preset], height, width)
-    lines = [*said, *_wrapped(words, language, capital, height, width)]
-    top, side = place.split()
-    if top == "bottom":  # what it says first is next to the edge, wherever that is
-        lines = [*lines[len(said) :], *said]
-    ink = _plate(tuple(lines), language, capital, side, max(1, round(_PAD * capital)))
-    white = ink[:height, :width].astype(np.float32) * (_LIGHT / 255)
-    rect = _put(height, width, (white.shape[1], white.shape[0]), place, capital)
-    return Drawn(rect, _three(white), _three((1 - white) * (1 - _DARK)), capital)
+    lines = (*said, *_wrapped(words, language, capital, height, width))
+    down, side = place.split()
+    if down == "bottom":  # what it says first is next to the edge, wherever that is
+        lines = (*lines[len(said) :], *said)
+    wide, tall = _size(lines, language, capital, _pad(capital))
+    rect = _put(height, width, (min(wide, width), min(tall, height)), place, capital)
+    return Layout(rect, capital, lines, side, language)
+
+
+def render(label: Layout) -> Drawn:
+    """Render white letters on a translucent dark plate.
+
+    On a white picture the plate is a grey of which the letters stand out by 5.6 to 1; WCAG 2.2
+    asks for 4.5 to 1 (success criterion 1.4.3).
+    """
+    rect, capital, lines, side, language = label
+    ink = _plate(lines, language, capital, side, _pad(capital))
+    ink = ink[: rect.y1 - rect.y0, : rect.x1 - rect.x0]
+    white = ink.astype(np.float32) * (_LIGHT / 255)
+    return Drawn(rect, _three((1 - white) * (1 - _DARK)), _three(white))
+
+
+def _pad(capital: float) -> int:
+    return max(1, round(_PAD * capital))
+
+
+def _size(lines: tuple[str, ...], language: str, capital: float, pad: int) -> tuple[int, int]:
+    """Width and height of lines of text with so many pixels around."""
+    inks = [measure(line, language) for line in lines]
+    em = capital / CAPITAL
+    wide = max(r.x1 - r.x0 for r in inks) * em
+    tall = sum(r.y1 - r.y0 for r in inks) * em + _LEADING * capital * (len(lines) - 1)
+    return int(np.ceil(wide)) + 2 * pad, int(np.ceil(tall)) + 2 * pad
 
 
 def _plate(lines: tuple[str, ...], language: str, capital: float, side: str, pad: int) -> Image:
     """Lines of text, aligned at a side, with so many pixels around; 255 is ink, ``(h, w)``."""
     em = capital / CAPITAL
-    inks = [measure(line, language) for line in lines]
-    wide = int(np.ceil(max(r.x1 - r.x0 for r in inks) * em)) + 2 * pad
-    rows, y = [], float(pad)
-    for r in inks:
-        rows.append(y - r.y0 * em)
-        y += (r.y1 - r.y0) * em + _LEADING * capital
-    tall = int(np.ceil(y - _LEADING * capital)) + pad
+    wide, tall = _size(lines, language, capital, pad)
     plane = np.zeros((tall * OVER, wide * OVER), np.uint8)
-    for line, r, baseline in zip(lines, inks, rows, strict=True):
-        free = wide - 2 * pad - (r.x1 - r.x0) * em
-        x = pad + {"left": 0.0, "middle": 0.5, "right": 1.0}[side] * free - r.x0 * em
-        draw(plane, line, language, capital, (x, baseline))
+    y = float(pad)
+    for line in lines:
+        ink = measure(line, language)
+        free = wide - 2 * pad - (ink.x1 - ink.x0) * em
+        x = pad + {"left": 0.0, "middle": 0.5, "right": 1.0}[side] * free
+        draw(plane, line, language, capital, (x - ink.x0 * em, y - ink.y0 * em))
+        y += (ink.y1 - ink.y0) * em + _LEADING * capital
     return np.asarray(cv2.resize(plane, (wide, tall), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -255,7 +291,7 @@ def _candidates(grey: Image) -> Iterator[Found]:
                 break
             scale = min(1.0, _SEEN / capital)
             for side in ("left", "middle", "right"):
-                template = _template(lines, language, capital * scale, side)
+                template = _template(lines, language, round(16 * capital * scale) / 16, side)
                 for down in ("bottom", "top"):
                     found = _match(grey, template, f"{down} {side}", capital, scale)
                     if found is not None:
@@ -285,6 +321,7 @@ def _searched(*, narrow: bool) -> Iterator[tuple[tuple[str, ...], str]]:
                     yield (text[:at].rstrip(), text[at:]), language
 
 
+@lru_cache(2000)  # a few hundred bytes each, the same from picture to picture
 def _template(lines: tuple[str, ...], language: str, capital: float, side: str) -> Image:
     """The letters with some of the plate around them, ``(h, w)``."""
     return _plate(lines, language, capital, side, max(1, round(_RIM * capital)))
@@ -294,7 +331,7 @@ def _match(grey: Image, template: Image, place: str, capital: float, scale: floa
     """Find a template, which is for a picture scaled by ``scale``, near its place."""
     height, width = grey.shape
     tall, wide = template.shape
-    rim, pad = max(1, round(_RIM * capital * scale)), max(1, round(_PAD * capital))
+    rim, pad = max(1, round(_RIM * capital * scale)), _pad(capital)
     plate = round((wide - 2 * rim) / scale) + 2 * pad, round((tall - 2 * rim) / scale) + 2 * pad
     rect, loose = _put(height, width, plate, place, capital), _LOOSE * capital + 2
     inset = pad - rim / scale - loose

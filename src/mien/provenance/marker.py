@@ -18,7 +18,7 @@ import cv2
 from mien import __version__
 from mien.errors import UsageError
 from mien.media import Marked, read_metadata
-from mien.provenance.label import PLACES, SAID, Drawn, Preset, check, render
+from mien.provenance.label import PLACES, SAID, Drawn, Layout, Preset, check, layout, render
 from mien.provenance.placing import Placer
 from mien.types import Consent, Face, Frame
 
@@ -35,6 +35,10 @@ DIGITAL_SOURCE_TYPE = (
 
 AIGC = "AIGC"
 """The metadata field of GB 45438-2025, clause 6.1 and appendix E: one JSON object."""
+
+
+LONGEST = 60
+"""Letters that may be added to the label's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Marks:
         if self.preset not in get_args(Preset):
             known = ", ".join(get_args(Preset))
             raise UsageError(f"label preset {self.preset!r} is unknown; known are {known}")
+        if len(self.words) > LONGEST:
+            raise UsageError(f"label words: at most {LONGEST} letters, not {len(self.words)}")
         check(self.language, self.words)
 
 
@@ -108,7 +114,8 @@ class Marker:
         self.output_id = output_id or secrets.token_hex(4)
         said = SAID[self.marks.language]
         self.label = f"{said}: {self.marks.words}" if self.marks.words else said
-        self._labels: dict[tuple[int, int], dict[str, Drawn]] = {}
+        self._layouts: dict[tuple[int, int], dict[str, Layout]] = {}
+        self._labels: dict[tuple[tuple[int, int], str], Drawn] = {}
         self._placer = Placer()
 
     def __call__(self, frame: Frame, faces: Sequence[Face] = ()) -> Marked:
@@ -145,21 +152,24 @@ class Marker:
 
     def _draw(self, frame: Frame, faces: Sequence[Face]) -> None:
         height, width = frame.image.shape[:2]
-        if (height, width) not in self._labels:
-            marks = self.marks
-            self._labels[height, width] = {
-                place: render(
+        key = height, width
+        if key not in self._layouts:
+            self._layouts[key] = {
+                place: layout(
                     *(height, width, place),
-                    preset=marks.preset,
-                    language=marks.language,
-                    words=marks.words,
+                    preset=self.marks.preset,
+                    language=self.marks.language,
+                    words=self.marks.words,
                 )
                 for place in PLACES
             }
-        labels = self._labels[height, width]
+        layouts = self._layouts[key]
         timed = frame.pts is not None and frame.time_base is not None
         now = float(frame.pts * frame.time_base) if timed else None  # type: ignore[operator]
-        label = labels[self._placer({p: d.rect for p, d in labels.items()}, faces, now)]
+        place = self._placer({p: one.rect for p, one in layouts.items()}, faces, now)
+        if (key, place) not in self._labels:
+            self._labels[key, place] = render(layouts[place])
+        label = self._labels[key, place]
         region = frame.image[label.rect.slices()]
         cv2.multiply(region, label.keep, region, scale=1 / 255)
         cv2.add(region, label.light, region)
