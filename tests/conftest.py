@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,18 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Each test has a folder of its own for what mien keeps, and no keyring."""
     monkeypatch.setenv("MIEN_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+
+@pytest.fixture
+def set_policy(_own_home: None) -> Callable[[str], Path]:
+    """Put a policy.toml in force for this test; gives its path."""
+    path = Path(os.environ["MIEN_HOME"]) / "policy.toml"
+
+    def write(text: str) -> Path:
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from mien import classify, deny, embed, policy
 from mien.errors import Refused
+from mien.provenance import Marker
 from mien.types import Embed, Face, Floats, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
@@ -49,13 +51,27 @@ class Gate:
         self.use = use
         self.denied: dict[int, str] = {}
         self._permitted: weakref.WeakSet[Identity] = weakref.WeakSet()
+        self._groups: set[frozenset[int]] = set()
         self._embed = _embedder(own)
         self._ages: dict[int, int] = {}
+        self._others: dict[int, int] = {}
         self._asked: dict[str, float] = {}
         self._told = False
         self._lock = threading.RLock()
         self._listed = self.rules.denied.has("target")
         self._judges = [(t, c) for t, c in self.rules.classifiers if "target" in t.roles]
+
+    @property
+    def looks(self) -> bool:
+        """Whether faces or pictures have to be looked at."""
+        return self._listed or bool(self._judges)
+
+    def under(self, marker: Marker) -> None:
+        """Permit what is marked so from now on: by its marks and the target's consent."""
+        use = replace(self.use, marks=marker.marks, target_consent=marker.target_consent)
+        if use != self.use:
+            self.use = use
+            self._permitted, self._groups = weakref.WeakSet(), set()
 
     def admit(self, identities: Iterable[Identity]) -> None:
         """Let identities pass that are used together; cheap for those that passed before.
@@ -64,9 +80,12 @@ class Gate:
             Refused: The policy does not allow them, or this use of them.
         """
         together = set(identities)
-        if together and (len(together) > 1 or not together <= set(self._permitted)):
+        group = frozenset(map(id, together))
+        known = all(identity in self._permitted for identity in together)
+        if together and not (known and (len(together) == 1 or group in self._groups)):
             self.rules.permit(together, self.use)
-            self._permitted |= together
+            self._permitted.update(together)
+            self._groups.add(group)
 
     def look(self, frame: Frame, faces: Sequence[Face], *, still: bool = False) -> None:
         """Look at the faces of a frame before any of them is swapped.
@@ -79,13 +98,11 @@ class Gate:
         Raises:
             Refused: A classifier refuses the picture or a face.
         """
-        if not self._listed and not self._judges:
-            return
         with self._lock:
             if still:
                 self._ages, self.denied, self._asked = {}, {}, {}
             here = [f for f in faces if f.track is not None]
-            self._ages = {n: self._ages.get(n, 0) for f in here if (n := _number(f)) is not None}
+            self._ages = {n: self._ages.get(n, 0) for n in map(_number, here)}
             due = [f for f in here if _due(self._ages[_number(f)]) and not f.missed]
             self._compare(frame, [f for f in due if _number(f) not in self.denied])
             self._judge(frame, [f for f in due if self._ages[_number(f)] == 0])
@@ -97,13 +114,23 @@ class Gate:
         if not self._listed:
             return True
         with self._lock:
-            if face.track is not None and self._ages.get(face.track, 0) > 0:
-                return face.track not in self.denied
-            return self._entry(frame, face) is None
+            if face.track is None:
+                return self._entry(frame, face) is None
+            if face.track not in self._ages:  # found elsewhere, as in a file of tracks
+                age = self._others.get(face.track, 0)
+                self._others[face.track] = age + 1
+                if _due(age) and face.track not in self.denied:
+                    self._compare(frame, [face])
+            return face.track not in self.denied
 
     def known(self, face: Face) -> bool:
         """Whether a face that was looked at may be replaced."""
         return face.track not in self.denied
+
+    def forget(self) -> None:
+        """Look at all faces anew."""
+        with self._lock:
+            self._ages, self._others, self.denied = {}, {}, {}
 
     def at_most(self, pairs: list[Pair]) -> list[Pair]:
         """As many pairs as may be replaced in one picture, the first ones; says so once."""

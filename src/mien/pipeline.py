@@ -27,10 +27,12 @@ from mien import (
     embed,
     enhance,
     fuse,
+    gate,
     generate,
     identity,
     landmarks,
     media,
+    policy,
     segment,
     zoo,
 )
@@ -237,6 +239,14 @@ class Stream:
         still: Frames have nothing to do with each other: no tracking, a thorough look at each.
         times: Where to count time.
         options: Of the tracker.
+        rules: What is allowed; None takes the policy in force, see :mod:`mien.policy`.
+        use: What the stream is for; None takes a photo or a video.
+
+    Attributes:
+        gate: Lets identities and faces pass, or not; see :mod:`mien.gate`.
+
+    Raises:
+        UsageError: The policy in force cannot be read.
     """
 
     def __init__(
@@ -247,8 +257,12 @@ class Stream:
         still: bool = False,
         times: Times | None = None,
         options: TrackOptions | None = None,
+        rules: policy.Policy | None = None,
+        use: policy.Use | None = None,
     ) -> None:
         self.swapper = swapper
+        use = use or policy.Use("photo" if still else "video")
+        self.gate = gate.Gate(rules, use, swapper.embed)
         self.still = still
         self.times = times or Times()
         timed = self.times.wrap
@@ -274,6 +288,8 @@ class Stream:
 
     @identify.setter
     def identify(self, on: bool) -> None:
+        if on != self.identify:  # numbers mean something else from now on
+            self.gate.forget()
         self._tracker.likeness = self._people.likeness if on else None
 
     def look(self, options: TrackOptions) -> None:
@@ -286,7 +302,17 @@ class Stream:
         Returns:
             Faces with mesh and track number, from left to right in a still. With ``identify``
             they carry embeddings, and the number is the person's.
+
+        Raises:
+            Refused: A classifier that the policy names refuses the picture.
         """
+        faces = self._observe(frame)
+        if self.gate.looks:
+            with self.times("policy"):
+                self.gate.look(frame, faces, still=self.still)
+        return faces
+
+    def _observe(self, frame: Frame) -> Faces:
         if self.still:
             faces = identity.find_faces(frame, self._detect, self._landmarks)
             faces = [replace(f, track=n) for n, f in enumerate(faces, 1)]
@@ -302,16 +328,21 @@ class Stream:
         return [replace(f, memory=self._memories[_number(f)]) for f in faces]
 
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
-        """Which identity goes on which face; a choice by place or size stays with the person."""
+        """Which identity goes on which face; a choice by place or size stays with the person.
+
+        Raises:
+            Refused: The policy does not allow an identity, or the use of it.
+        """
+        self.gate.admit(rule.identity for rule in plan.rules)
         own = self.swapper.similarity
         similarity = own if plan.similarity is None else plan.similarity
         pairs: Pairs = []
-        left = list(faces)
+        left = [f for f in faces if self.gate.known(f)]
         for number, rule in enumerate(plan.rules):
             for face in self._choose(number, rule, left, similarity):
                 pairs.append((face, rule.identity))
                 left = [f for f in left if f is not face]
-        return pairs
+        return self.gate.at_most(pairs)
 
     def render(
         self, frame: Frame, pairs: Pairs, plan: SwapPlan, *, faces: Sequence[Face] = ()
@@ -326,7 +357,12 @@ class Stream:
 
         Returns:
             The frame, or a larger one in its place.
+
+        Raises:
+            Refused: The policy does not allow an identity, or the use of it.
         """
+        self.gate.admit(identity for _, identity in pairs)
+        pairs = self.gate.at_most([p for p in pairs if self.gate.passes(frame, p[0])])
         swapper = self.swapper
         if whole := [p for p in pairs if p[0].fade >= 1]:
             self._swap(frame, whole, plan)
@@ -534,8 +570,11 @@ def run(
 
     Raises:
         MediaError: Reading or writing failed.
+        Refused: The policy does not allow this use.
         KeyboardInterrupt: Never: an interrupt ends the run early and is noted in the report.
     """
+    stream.gate.under(mark)
+    stream.gate.admit(rule.identity for rule in plan.rules)
     report = Report()
     belt = _Belt(stream.times, queue.Queue(DEPTH), queue.Queue(DEPTH + workers))
     started = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from mien import geometry, media
+from mien import gate, geometry, media, policy
 from mien.blend import white_balance as balance
 from mien.errors import NoFace
 from mien.landmarks import mouth_opening, roll, yaw
@@ -72,7 +72,9 @@ def enrol(
     Raises:
         NoFace: A photo has no face, or several and ``which`` is None.
         MediaError: A photo cannot be read.
+        Refused: The person is on the deny list, or a classifier refuses a photo.
     """
+    rules = policy.load()
     found: list[tuple[float, Portrait, Floats]] = []
     for number, photo in enumerate(photos, 1):
         label = f"photo {number}" if isinstance(photo, np.ndarray) else str(photo)
@@ -84,6 +86,7 @@ def enrol(
         (face,) = embed(frame, [face])
         assert face.mesh is not None
         assert face.embedding is not None
+        gate.portrait(frame, face, label, own=embed, rules=rules)
         size = float((face.box[2:] - face.box[:2]).max())
         merit = float(np.cos(yaw(face.mesh))) ** 4 * min(size, 600.0)
         merit *= 1 - min(mouth_opening(face.mesh), 0.8)  # an open mouth has its lips stretched
