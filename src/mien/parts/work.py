@@ -17,7 +17,7 @@ from mien.pipeline import Pairs, Report, Stream
 from mien.provenance import Marker
 from mien.types import Faces, Frame, SwapPlan
 
-SETTLE: Final = 12
+SETTLE: Final = 24
 """Frames painted before a part begins, and thrown away: light and masks that are held from frame to
 frame are then what they would be had all been painted in one go."""
 
