@@ -9,7 +9,19 @@ from __future__ import annotations
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
 from mien.api.loading import load
-from mien.api.people import consent_of, enrol, reference, target_consent_of
+from mien.api.people import (
+    consent_of,
+    enrol,
+    keep,
+    own_consent,
+    reference,
+    revoke,
+    scopes_of,
+    stored,
+    stored_name,
+    target_consent_of,
+    whose,
+)
 from mien.api.swapping import Result, swap, swap_folder, swap_image
 
 __all__ = [
@@ -21,14 +33,21 @@ __all__ = [
     "check_output",
     "consent_of",
     "enrol",
+    "keep",
     "list_faces",
     "list_media",
     "list_people",
     "load",
+    "own_consent",
     "reference",
+    "revoke",
+    "scopes_of",
+    "stored",
+    "stored_name",
     "swap",
     "swap_folder",
     "swap_image",
     "target_consent_of",
+    "whose",
     "write_faces",
 ]

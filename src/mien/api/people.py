@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from mien import identity, media
+from mien import identity, media, policy
 from mien.api.loading import load
 from mien.errors import NoFace, UsageError
 from mien.pipeline import Swapper
@@ -20,6 +21,7 @@ from mien.types import (
     Frame,
     Identity,
     Image,
+    Scope,
     TargetBasis,
     Which,
 )
@@ -56,6 +58,7 @@ def enrol(
     which: Which | int | None = None,
     white_balance: bool = False,
     swapper: Swapper | None = None,
+    name: str = "",
 ) -> Identity:
     """Make an identity of one or more photos of one person.
 
@@ -66,6 +69,7 @@ def enrol(
             number from 1, from left to right.
         white_balance: Remove each photo's colour cast first.
         swapper: The models.
+        name: What the person is called; the first file's stem if not given.
 
     Raises:
         NoFace: A photo has no face, or several and ``which`` is None.
@@ -84,7 +88,142 @@ def enrol(
         embed=swapper.embed,
         which=which,
         white_balance=white_balance,
+        name=name,
     )
+
+
+def stored_name(sources: Sequence[Path | str]) -> str:
+    """The identity that ``-s`` names; empty where it names photos.
+
+    A file of that name goes before an identity.
+
+    Raises:
+        UsageError: There is neither, or an identity stands beside other sources.
+    """
+    names = [str(source) for source in sources if not Path(source).exists()]
+    for name in names:
+        if not identity.Store.open().has(name):
+            raise UsageError(
+                f"{name}: no such file, and no identity of that name; 'mien identity list' shows "
+                f"those that there are"
+            )
+    if names and len(sources) > 1:
+        raise UsageError(f"{names[0]}: is an identity with photos of its own; give it alone")
+    return names[0] if names else ""
+
+
+def stored(name: str, *, swapper: Swapper | None = None) -> Identity:
+    """A person who was kept with :func:`keep` or ``mien identity add``, consent included.
+
+    Args:
+        name: As it was kept, or the record's id.
+        swapper: The models; the embedding is made anew if their embedder is another one.
+
+    Raises:
+        UsageError: There is no such identity.
+        Refused: The consent was withdrawn.
+        MediaError: The store is damaged, or sealed with another key.
+    """
+    swapper = swapper or load()
+    embedder = swapper.models["embed"][0]
+    return identity.Store.open().get(name, embedder=embedder, embed=swapper.embed)
+
+
+def whose(
+    sources: Sequence[Path | str],
+    consent: Consent | None,
+    *,
+    which: Which | int | None = None,
+    white_balance: bool = False,
+    swapper: Swapper | None = None,
+) -> Identity:
+    """What ``-s`` stands for: a kept identity, or one made of photos for this use alone.
+
+    Of the second the store keeps a record of the consent, and nothing else, so that what is made
+    can refer to it.
+
+    Args:
+        sources: The name of an identity, or photos of one person.
+        consent: Of photos.
+        which: As for :func:`enrol`.
+        white_balance: As for :func:`enrol`.
+        swapper: The models.
+
+    Raises:
+        UsageError: There is neither file nor identity, photos come without a consent, or an
+            identity comes with another one.
+        Refused: The identity's consent was withdrawn.
+        NoFace: A photo has no face, or several and ``which`` is None.
+        MediaError: A photo or the store cannot be read.
+    """
+    name = stored_name(sources)
+    if name:
+        if consent is not None:
+            raise UsageError(own_consent(name))
+        return stored(name, swapper=swapper)
+    if consent is None:
+        raise UsageError(f"{sources[0]}: is a photo; say on what its use rests")
+    me = enrol(sources, consent, which=which, white_balance=white_balance, swapper=swapper)
+    return replace(me, consent=identity.Store.open().note(consent))
+
+
+def own_consent(name: str) -> str:
+    """What is said when an identity comes with a consent again."""
+    return f"{name}: is an identity, which has its own consent; leave --consent away"
+
+
+def keep(
+    me: Identity,
+    *,
+    swapper: Swapper,
+    verified: Literal["", "liveness"] = "",
+    form: Path | None = None,
+) -> identity.Entry:
+    """Keep an enrolled person in the store, by name.
+
+    Args:
+        me: As :func:`enrol` made it.
+        swapper: The models that it was made with.
+        verified: ``liveness`` where the person stood before a camera.
+        form: A signed form.
+
+    Raises:
+        UsageError: The name cannot be one, or is taken.
+        MediaError: The form cannot be read, or the store cannot be written.
+    """
+    embedder = swapper.models["embed"][0]
+    entry = identity.Store.open().add(me, embedder=embedder, verified=verified, form=form)
+    policy.load().note("enrolled", record=entry.record, consent=entry.basis)
+    return entry
+
+
+def revoke(name: str) -> identity.Entry:
+    """Withdraw a consent; streams and jobs that use the identity see it within about a second.
+
+    Args:
+        name: As it was kept, or the record's id.
+
+    Raises:
+        UsageError: There is no such identity, or it was withdrawn already.
+        MediaError: The store or the audit log cannot be written.
+    """
+    entry = identity.Store.open().revoke(name)
+    policy.load().note("revoked", record=entry.record, consent=entry.basis)
+    return entry
+
+
+def scopes_of(text: str) -> tuple[Scope, ...]:
+    """Uses, out of ``live,video``.
+
+    Raises:
+        UsageError: One of them is unknown.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    known = get_args(Scope)
+    for word in words:
+        if word not in known:
+            raise UsageError(f"--scope {word!r} is unknown; known are {', '.join(known)}")
+    return tuple(scope for scope in known if scope in words)
 
 
 def reference(photo: Path | str | Image, *, swapper: Swapper | None = None) -> Floats:

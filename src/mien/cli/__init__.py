@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from mien import __version__
-from mien.cli import bench, doctor, evaluate, faces, live, models, swap
+from mien.cli import bench, doctor, evaluate, faces, identity, live, models, swap
 from mien.cli.options import parse_map, parse_time
 from mien.cli.terminal import say
 
@@ -31,6 +31,7 @@ app.command()(swap.swap)
 app.command()(live.live)
 app.command("faces")(faces.list_faces)
 app.command(cls=evaluate.Lists)(evaluate.evaluate)
+app.add_typer(identity.app)
 app.add_typer(models.app)
 app.command()(bench.bench)
 app.command()(doctor.doctor)

@@ -137,7 +137,7 @@ def which_of(text: str | None, flag: str) -> Which | int | None:
 
 
 def parse_map(text: str) -> tuple[Path, Path, str | None]:
-    r"""Portrait, reference and consent basis of ``portrait=reference:basis``.
+    r"""Portrait, or identity, reference and consent basis of ``portrait=reference:basis``.
 
     What follows the last colon is the basis if it has letters only, so that ``C:\me.jpg`` may
     stand on both sides; without a basis that of ``--consent`` holds. Where a name has a ``=`` in
@@ -160,10 +160,18 @@ def parse_map(text: str) -> tuple[Path, Path, str | None]:
     pairs = [(Path(names[:i]), Path(names[i + 1 :])) for i in cuts if names[:i] and names[i + 1 :]]
     if not pairs:
         raise UsageError(form)
-    there = [p for p in pairs if p[0].is_file() and p[1].is_file()]
+    there = [p for p in pairs if p[0].is_file() and p[1].is_file()] or [
+        p for p in pairs if p[1].is_file() and _is_identity(p[0])
+    ]
     if len(there) == 1:
         return (*there[0], basis)
     if there:
         raise UsageError(f"--map {text!r}: it is not clear at which '=' it is to be cut")
     missing = next(p for p in pairs[0] if not p.is_file())
     raise UsageError(f"--map {text!r}: {missing}: no such file")
+
+
+def _is_identity(path: Path) -> bool:
+    from mien.identity import Store
+
+    return not path.exists() and Store.open().has(str(path))

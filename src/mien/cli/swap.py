@@ -48,7 +48,9 @@ def swap(  # noqa: PLR0917
     ],
     source: Annotated[
         list[Path] | None,
-        typer.Option("--source", "-s", metavar="PHOTO", help="Portrait; more -s: same person."),
+        typer.Option(
+            "--source", "-s", metavar="PHOTO|NAME", help="Portrait, more -s: same; or an identity."
+        ),
     ] = None,
     consent: Annotated[
         str | None,
@@ -161,20 +163,24 @@ def swap(  # noqa: PLR0917
         )
         begin, finish = time_range(start, end)
         if not source and not mapping:
-            raise UsageError("a portrait is needed: -s PHOTO, or --map ME=REF:BASIS")
+            raise UsageError("a portrait is needed: -s PHOTO or NAME, or --map ME=REF:BASIS")
         which = which_of(faces, "--faces")
         if match is not None and faces is not None:
             raise UsageError("--match and --faces both choose who is swapped; give one of them")
         maps = [parse_map(text) for text in mapping or ()]
-        given_files = [*(source or ()), *([match] if match else []), target]
+        stored = api.stored_name(source or ())
+        given_files = [*([match] if match else []), target]
         missing = [p for p in given_files if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")
         if not target.is_dir():
             photos = [*(source or ()), *(p for me, ref, _ in maps for p in (me, ref))]
-            photos += [match] if match else []
+            photos = [p for p in photos if p.exists()] + ([match] if match else [])
             api.check_output([target, *photos], output, overwrite=overwrite)
-        needed = bool(source) or any(basis is None for _, _, basis in maps)
+        if stored and consent is not None:
+            raise UsageError(api.own_consent(stored))
+        unsaid = [me for me, _, basis in maps if basis is None and not api.stored_name([me])]
+        needed = (bool(source) and not stored) or bool(unsaid)
         given = terminal.consent(consent, consent_note) if needed else None
         about_target = terminal.target_consent(target_consent)
 
@@ -191,29 +197,29 @@ def swap(  # noqa: PLR0917
             limits=settings.limits,
         )
         place = which_of(source_face, "--source-face")
-        rules = [
-            Rule(
-                api.enrol(
-                    me,
-                    given if basis is None and given else api.consent_of(basis or "", consent_note),
-                    which=place,
-                    white_balance=settings.white_balance,
-                    swapper=swapper,
-                ),
-                reference=api.reference(ref, swapper=swapper),
+        enrolling: dict[str, Any] = {
+            "which": place,
+            "white_balance": settings.white_balance,
+            "swapper": swapper,
+        }
+        rules = []
+        for me, ref, basis in maps:
+            said = api.consent_of(basis, consent_note) if basis else given if me in unsaid else None
+            rules.append(
+                Rule(
+                    api.whose([me], said, **enrolling),
+                    reference=api.reference(ref, swapper=swapper),
+                )
             )
-            for me, ref, basis in maps
-        ]
-        if source and given:
-            me = api.enrol(
-                source,
-                given,
-                which=place,
-                white_balance=settings.white_balance,
-                swapper=swapper,
-            )
+        if source:
             person = None if match is None else api.reference(match, swapper=swapper)
-            rules.append(Rule(me, which or "all", person))
+            rules.append(
+                Rule(
+                    api.whose(source, None if stored else given, **enrolling),
+                    which or "all",
+                    person,
+                )
+            )
         plan = SwapPlan(
             tuple(rules),
             blend=settings.blend,

@@ -94,10 +94,7 @@ class Store:
         with self._writing() as (db, key, pepper):
             name_key = _hashed(pepper, name)
             if self._row(db, "name_key = ? AND revoked = ''", name_key) is not None:
-                raise UsageError(
-                    f"{name}: is an identity already; take another name, or withdraw it first "
-                    f"with: mien identity revoke {name}"
-                )
+                raise UsageError(_taken(name))
             row = Row(
                 record, name_key, consent.basis, ",".join(consent.scope), consent.expires,
                 now(), "", verified, hashlib.sha256(contents).hexdigest() if form else "",
@@ -169,6 +166,15 @@ class Store:
         except UsageError:
             return False
         return True
+
+    def check_free(self, name: str) -> None:
+        """See whether a name can still be given, before any work.
+
+        Raises:
+            UsageError: It is taken.
+        """
+        if self.has(name) and not self.show(name).revoked:
+            raise UsageError(_taken(name))
 
     def show(self, name: str) -> Entry:
         """What is known of a person, by name or record.
@@ -414,6 +420,13 @@ class Store:
 
 
 _PEPPER: Final = b"mien: key of names"
+
+
+def _taken(name: str) -> str:
+    return (
+        f"{name}: is an identity already; take another name, or withdraw it first with: "
+        f"mien identity revoke {name}"
+    )
 
 
 def _hashed(pepper: bytes, name: str) -> bytes:
