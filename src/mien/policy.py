@@ -23,13 +23,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien import audit as audit_
 from mien import deny as deny_
 from mien import home
 from mien.errors import MediaError, Refused, UsageError
-from mien.types import Consent, ConsentBasis, Identity, TargetBasis
+from mien.types import Consent, ConsentBasis, Identity, Image, TargetBasis
 
 if TYPE_CHECKING:
     from mien.classify import Classifier
@@ -369,13 +370,15 @@ class Policy(_Table):
 
     # --- the log of a run --------------------------------------------------------------------
 
-    def begin(self, identities: Iterable[Identity], use: Use, target: Path | None = None) -> Run:
+    def begin(
+        self, identities: Iterable[Identity], use: Use, target: Path | Image | None = None
+    ) -> Run:
         """Permit a use and write its beginning to the audit log, before anything is made.
 
         Args:
             identities: Whose faces.
             use: What is done with them.
-            target: The file that is swapped, whose hash is kept.
+            target: The file or picture that is swapped, whose hash is kept.
 
         Raises:
             Refused: As :meth:`permit`.
@@ -385,20 +388,26 @@ class Policy(_Table):
         self.permit(people, use)
         said = facts(people, use)
         if target is not None and self.audit.on:
-            said["target"] = self.file(target)
+            said["target"] = self.hashes(target)
         run = Run(self, secrets.token_hex(8))
         self.note("begin", run=run.id, **said)
         return run
 
-    def file(self, path: Path) -> dict[str, str]:
-        """What an entry says of a file: its hash, and its name where the policy wants names."""
-        named = {"name": path.name} if self.audit.names else {}
-        return {"sha256": audit_.sha256_of(path), **named}
+    def hashes(self, what: Path | Image) -> dict[str, str]:
+        """What an entry says of a file or of the pixels of a picture.
+
+        Of a file the SHA-256, and its name where the policy wants names; of a picture the SHA-256
+        of its ``(H, W, 3)`` bytes.
+        """
+        if not isinstance(what, Path):
+            return {"pixels": audit_.sha256_of([np.ascontiguousarray(what).tobytes()])}
+        named = {"name": what.name} if self.audit.names else {}
+        return {"sha256": audit_.sha256_of(what), **named}
 
 
 @dataclass(slots=True)
 class Run:
-    """A run whose beginning is in the log; say once how it ended.
+    """A run whose beginning is in the log; say once how it ended. A context.
 
     Attributes:
         policy: Whose log.
@@ -409,12 +418,12 @@ class Run:
     id: str
     ended: bool = field(default=False)
 
-    def end(self, event: str, *, output: Path | None = None, **said: Any) -> None:
+    def end(self, event: str, *, output: Path | Image | None = None, **said: Any) -> None:
         """Write the end: ``made``, ``copied``, ``ended`` or ``failed``.
 
         Args:
             event: Which.
-            output: The file that was made.
+            output: The file or picture that was made.
             said: Output id, counts and the like.
 
         Raises:
@@ -426,8 +435,16 @@ class Run:
         if not self.policy.audit.on:
             return
         if output is not None:
-            said["output"] = self.policy.file(output)
+            said["output"] = self.policy.hashes(output)
         self.policy.note(event, run=self.id, **said)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write down a run that failed."""
+        if kind is not None:
+            self.end("failed", error=kind.__name__)
 
 
 def load(path: Path | str | None = None, *, system: Path = SYSTEM) -> Policy:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mien import media, pipeline
+from mien import media, pipeline, policy
 from mien.api.files import (
     FileProgress,
     Progress,
@@ -78,6 +80,9 @@ def swap_image(
     Returns:
         ``(H, W, 3)`` uint8 RGB, larger with an upscaler; an unmarked copy as large as it was if
         there was no face to swap.
+
+    Raises:
+        Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
@@ -86,13 +91,20 @@ def swap_image(
         )
     plan = _plan(who)
     frame = Frame(np.array(image, order="C"))
-    stream = Stream(swapper or load(), identify=_by_person(plan), still=True)
-    faces = stream.observe(frame)
-    pairs = stream.assign(faces, plan)
-    if not pairs:
-        return frame.image
     marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
-    return marker(stream.render(frame, pairs, plan, faces=faces)).frame.image
+    rules, use = policy.load(), _use("photo", marker)
+    with rules.begin(_people(plan), use, image) as run:
+        stream = Stream(
+            swapper or load(), identify=_by_person(plan), still=True, rules=rules, use=use
+        )
+        faces = stream.observe(frame)
+        pairs = stream.assign(faces, plan)
+        if not pairs:
+            run.end("copied")
+            return frame.image
+        made = marker(stream.render(frame, pairs, plan, faces=faces)).frame.image
+        run.end("made", output=made, output_id=marker.output_id, faces=len(pairs))
+    return made
 
 
 def swap(
@@ -130,15 +142,20 @@ def swap(
     Raises:
         MediaError: The target cannot be read, or the output cannot be written.
         UsageError: Target and output do not go together.
+        Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
     target, output = Path(target), Path(output)
     plan = _plan(who)
     check_output([target], output, overwrite=overwrite)
-    with open_part(target, start, end, swapper.limits if swapper is not None else None) as source:
+    limits = swapper.limits if swapper is not None else None
+    with open_part(target, start, end, limits) as source, ExitStack() as stack:
         still = source.info.kind == "image"
-        swapper = swapper or load()
-        stream = Stream(swapper, identify=_by_person(plan, still=still), still=still)
         marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+        rules, use = policy.load(), _use("photo" if still else "video", marker)
+        run = stack.enter_context(rules.begin(_people(plan), use, target))
+        swapper = swapper or load()
+        identify = _by_person(plan, still=still)
+        stream = Stream(swapper, identify=identify, still=still, rules=rules, use=use)
         enlarge, info = swapper.upscaler, source.info
         if enlarge is not None:
             enlarge.check(info.width, info.height, str(target))
@@ -161,11 +178,15 @@ def swap(
                 progress=with_total(progress, source.info.frames),
             )
             if report.interrupted:
-                return Result(target, output if sink.abort(keep=True) else None, report)
+                kept = output if sink.abort(keep=True) else None
+                run.end("stopped", output=kept, **_done(report, marker))
+                return Result(target, kept, report)
             if report.swapped:
                 sink.close()
+                run.end("made", output=output, **_done(report, marker))
                 return Result(target, output, report)
             sink.abort()
+            run.end("copied")
         except BaseException:
             sink.abort()
             raise
@@ -286,6 +307,19 @@ def _copy(
 
 def _plan(who: Identity | SwapPlan) -> SwapPlan:
     return who if isinstance(who, SwapPlan) else SwapPlan((Rule(who),))
+
+
+def _people(plan: SwapPlan) -> list[Identity]:
+    return [rule.identity for rule in plan.rules]
+
+
+def _use(kind: policy.Kind, marker: Marker) -> policy.Use:
+    return policy.Use(kind, target_consent=marker.target_consent, marks=marker.marks)
+
+
+def _done(report: Report, marker: Marker) -> dict[str, Any]:
+    """What the audit log says of a run that made something."""
+    return {"output_id": marker.output_id, "frames": report.frames_out, "swapped": report.swapped}
 
 
 def _by_person(plan: SwapPlan, *, still: bool = True) -> bool:
