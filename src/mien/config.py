@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mien.errors import UsageError
 from mien.media.limits import Limits
+from mien.signing import TOKEN
 
 FILE: Final = "mien.toml"
 """Read from the working folder unless another file is named."""
@@ -23,7 +24,7 @@ FILE: Final = "mien.toml"
 PREFIX: Final = "MIEN_"
 """Environment variables are the keys in capitals behind this."""
 
-NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", "MIEN_TEST_")
+NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", TOKEN, "MIEN_TEST_")
 """Names, or beginnings of names, that carry the prefix and are no keys."""
 
 
