@@ -590,7 +590,7 @@ def run(
                 report.swapped += bool(pairs)
                 report.faces += len(pairs)
                 painting = pool.submit(stream.render, frame, pairs, plan, faces=faces)
-                belt.put(belt.painted, painting)
+                belt.put(belt.painted, (painting, faces, frame.image.shape[1]))
         except KeyboardInterrupt:
             # What was painted is still written; what was only decoded is not.
             report.interrupted = True
@@ -674,10 +674,12 @@ def _encode(
     report: Report,
     progress: Callable[[int], None] | None,
 ) -> None:
-    while (painting := belt.get(belt.painted)) is not _END:
+    while (item := belt.get(belt.painted)) is not _END:
+        painting, faces, width = item
         frame = painting.result()
         with belt.times("mark"):
-            marked = mark(frame)
+            scale = frame.image.shape[1] / width  # of an upscaler
+            marked = mark(frame, [replace(f, box=f.box * scale) for f in faces])
         with belt.times("encode"):
             sink.write(marked)
         report.frames_out += 1

@@ -30,7 +30,7 @@ from mien.errors import MediaError, MienError, UsageError
 from mien.media.info import IMAGE_SUFFIXES
 from mien.media.sink import CONTAINERS, Temporary
 from mien.pipeline import Report, Stream, Swapper
-from mien.provenance import Marker, untouched
+from mien.provenance import Marker, Marks, untouched
 from mien.types import (
     Consent,
     Frame,
@@ -67,6 +67,7 @@ def swap_image(
     who: Identity | SwapPlan,
     *,
     target_consent: Consent | None = None,
+    marks: Marks = Marks(),
     swapper: Swapper | None = None,
 ) -> Image:
     """Swap the faces of a picture in memory; the result carries the visible label.
@@ -75,6 +76,7 @@ def swap_image(
         image: ``(H, W, 3)`` uint8 RGB; left as it is.
         who: Whose face goes on all others, or a plan that says more.
         target_consent: On what the use of the picture rests.
+        marks: What the result carries, and what its label says.
         swapper: The models.
 
     Returns:
@@ -91,7 +93,7 @@ def swap_image(
         )
     plan = _plan(who)
     frame = Frame(np.array(image, order="C"))
-    marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+    marker = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
     rules, use = policy.load(), _use("photo", marker)
     with rules.begin(_people(plan), use, image) as run:
         stream = Stream(
@@ -102,7 +104,7 @@ def swap_image(
         if not pairs:
             run.end("copied")
             return frame.image
-        made = marker(stream.render(frame, pairs, plan, faces=faces)).frame.image
+        made = marker(stream.render(frame, pairs, plan, faces=faces), faces).frame.image
         run.end("made", output=made, output_id=marker.output_id, faces=len(pairs))
     return made
 
@@ -113,6 +115,7 @@ def swap(
     output: Path | str,
     *,
     target_consent: Consent | None = None,
+    marks: Marks = Marks(),
     options: media.SinkOptions | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -131,6 +134,7 @@ def swap(
         who: Whose face goes on all others, or a plan that says more.
         output: The file to be made; its folder is there.
         target_consent: On what the use of the target rests, for the person who is replaced.
+        marks: What the output carries, and what its label says.
         options: Encoder, speed, quality, pixel format.
         start: Seconds; what lies before is left out. For video only.
         end: Seconds; what lies from there on is left out. For video only.
@@ -150,7 +154,7 @@ def swap(
     limits = swapper.limits if swapper is not None else None
     with open_part(target, start, end, limits) as source, ExitStack() as stack:
         still = source.info.kind == "image"
-        marker = Marker(consent=_all_consent(plan), target_consent=target_consent)
+        marker = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
         rules, use = policy.load(), _use("photo" if still else "video", marker)
         run = stack.enter_context(rules.begin(_people(plan), use, target))
         swapper = swapper or load()
@@ -204,6 +208,7 @@ def swap_folder(
     output: Path | str,
     *,
     target_consent: Consent | None = None,
+    marks: Marks = Marks(),
     options: media.SinkOptions | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -221,6 +226,7 @@ def swap_folder(
         who: As for :func:`swap`.
         output: A folder; made if it is not there but the folder that it lies in is.
         target_consent: As for :func:`swap`.
+        marks: As for :func:`swap`.
         options: As for :func:`swap`.
         start: As for :func:`swap`; photos are taken whole.
         end: As for :func:`swap`; photos are taken whole.
@@ -251,6 +257,7 @@ def swap_folder(
                     who,
                     output / name,
                     target_consent=target_consent,
+                    marks=marks,
                     options=options,
                     start=None if still else start,
                     end=None if still else end,

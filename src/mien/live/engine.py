@@ -450,7 +450,7 @@ class Engine:
         if raw is not None and self._witness is not None:
             found = any(not face.missed for face in faces)
             self._witness.see(raw, done.frame.image, done.known, found=found)
-        shown = Shown(look.marker(done.frame), taken, faces, done.swapped)
+        shown = Shown(look.marker(done.frame, faces), taken, faces, done.swapped)
         with self._changed:
             outlets = list(self._outlets)
         if self._out.count == 0:

@@ -50,7 +50,7 @@ def _letters() -> dict[str, _Letter]:
 
 def strange(text: str, language: str) -> list[str]:
     """The letters of a text that cannot be drawn, each once."""
-    known = _letters()
+    known = _letters() if text else {}
     return [c for c in dict.fromkeys(text) if c not in known and c + language not in known]
 
 

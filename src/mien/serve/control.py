@@ -155,7 +155,7 @@ class Performance:
         faces = self._stream.observe(frame)
         pairs = [] if look.paused else self._stream.assign(faces, look.plan)
         done = self._painter(frame, faces, pairs, look, taken=taken)
-        return Shown(look.marker(done.frame), taken, faces, done.swapped)
+        return Shown(look.marker(done.frame, faces), taken, faces, done.swapped)
 
     def settings(self) -> dict[str, Any]:
         return settings_of(self._look, private=self._private)
