@@ -77,8 +77,9 @@ class Sound:
         with self._lock:
             if at > self.newest:
                 self._samples[np.arange(max(self.newest, at - size), at) % size] = 0
-            samples = samples[-size:]
             end = at + len(samples)
+            samples = samples[-size:]
+            at = end - len(samples)
             self._samples[np.arange(at, end) % size] = samples
             self.newest = max(self.newest, end)
 
