@@ -167,7 +167,17 @@ def _cut_off(data: bytes, kind: str) -> bool:
     if kind == "jpeg":  # inside the scan 0xFF is always stuffed, so this is the real end marker
         return data.find(b"\xff\xd9", data.find(b"\xff\xda")) < 0
     if kind == "png":
-        return b"IEND" not in data[-4096:]
+        return not _ends(data)
     if kind == "webp":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     return len(data) < int.from_bytes(data[2:6], "little")
+
+
+def _ends(data: bytes) -> bool:
+    """Walk a PNG to its end: OpenCV takes memory for the length that a chunk declares."""
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
