@@ -67,7 +67,7 @@ def swap_image(
     who: Identity | SwapPlan,
     *,
     target_consent: Consent | None = None,
-    marks: Marks = Marks(),
+    marks: Marks | None = None,
     swapper: Swapper | None = None,
 ) -> Image:
     """Swap the faces of a picture in memory; the result carries the visible label.
@@ -76,7 +76,7 @@ def swap_image(
         image: ``(H, W, 3)`` uint8 RGB; left as it is.
         who: Whose face goes on all others, or a plan that says more.
         target_consent: On what the use of the picture rests.
-        marks: What the result carries, and what its label says.
+        marks: What the result carries, and what its label says; None for the usual marks.
         swapper: The models.
 
     Returns:
@@ -115,7 +115,7 @@ def swap(
     output: Path | str,
     *,
     target_consent: Consent | None = None,
-    marks: Marks = Marks(),
+    marks: Marks | None = None,
     options: media.SinkOptions | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -134,7 +134,7 @@ def swap(
         who: Whose face goes on all others, or a plan that says more.
         output: The file to be made; its folder is there.
         target_consent: On what the use of the target rests, for the person who is replaced.
-        marks: What the output carries, and what its label says.
+        marks: What the output carries, and what its label says; None for the usual marks.
         options: Encoder, speed, quality, pixel format.
         start: Seconds; what lies before is left out. For video only.
         end: Seconds; what lies from there on is left out. For video only.
@@ -208,7 +208,7 @@ def swap_folder(
     output: Path | str,
     *,
     target_consent: Consent | None = None,
-    marks: Marks = Marks(),
+    marks: Marks | None = None,
     options: media.SinkOptions | None = None,
     start: float | None = None,
     end: float | None = None,

@@ -27,7 +27,7 @@ from mien.evaluate.report import compare, read, table
 from mien.evaluate.sheet import Sheet
 from mien.evaluate.targets import look_through
 from mien.media.metadata import with_xmp, xmp
-from mien.provenance import Marker
+from mien.provenance import Marker, Marks
 from mien.types import Consent, Frame, Image
 
 __all__ = ["FRAMES", "Result", "compare", "evaluate", "read", "table"]
@@ -62,6 +62,7 @@ def evaluate(
     *,
     consent: Consent,
     target_consent: Consent | None = None,
+    marks: Marks | None = None,
     generators: Sequence[str] = ("mesh",),
     detector: str = "mien",
     landmarker: str = "facemesh",
@@ -81,6 +82,7 @@ def evaluate(
         output: Folder for ``report.json``, ``report.html`` and ``sheet.jpg``.
         consent: What the use of the portraits rests on.
         target_consent: The same for the people who are replaced, if said.
+        marks: Of the contact sheet; None for the usual ones.
         generators: Names as :func:`mien.pipeline.load` takes them.
         detector: What finds faces, for all of them.
         landmarker: What fits meshes, likewise.
@@ -142,7 +144,7 @@ def evaluate(
             "generators": {n: reporting.summary(samples[n], listed, len(people)) for n in names},
         }
         changes = [] if earlier is None else compare(made, earlier)
-        mark = Marker(consent=consent, target_consent=target_consent)
+        mark = Marker(marks, consent=consent, target_consent=target_consent)
         picture = _marked(sheet.picture(), mark) if pictures else None
         folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
         folder.write("report.html", html_of(made, changes, picture).encode())

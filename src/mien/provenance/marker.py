@@ -86,7 +86,7 @@ class Marker:
     rectangle only.
 
     Args:
-        marks: Which marks, and what the label says.
+        marks: Which marks, and what the label says; None for the usual ones.
         consent: On what the use of the portrait rests.
         target_consent: The same for the person who is replaced, None if unsaid.
         output_id: Hexadecimal; empty for a new one. One marker is for one output.
@@ -102,14 +102,16 @@ class Marker:
 
     def __init__(
         self,
-        marks: Marks = Marks(),
+        marks: Marks | None = None,
         *,
         consent: Consent,
         target_consent: Consent | None = None,
         output_id: str = "",
         label_on: bool | None = None,
     ) -> None:
-        self.marks = marks if label_on is None else replace(marks, label_on=label_on)
+        self.marks = marks or Marks()
+        if label_on is not None:
+            self.marks = replace(self.marks, label_on=label_on)
         self.consent, self.target_consent = consent, target_consent
         self.output_id = output_id or secrets.token_hex(4)
         said = SAID[self.marks.language]
