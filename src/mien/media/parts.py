@@ -106,7 +106,7 @@ def read_packets(path: Path) -> Packets:
     try:
         if path.stat().st_size > LARGEST:
             raise MediaError(f"{path}: has more than {LARGEST} bytes")
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if int(file["version"]) != VERSION:
                 raise MediaError(f"{path}: is of version {file['version']}, expected {VERSION}")
             read = {name: file[name] for name in _KINDS}
