@@ -149,7 +149,8 @@ class Use:
         kind: A photo, a video, or live.
         people: Faces that are to be replaced in one picture, 0 where that is not known yet.
         target_consent: On what the use of the footage rests; None if unsaid.
-        marks: Of the output; None where nothing is said of them, as inside a stream.
+        marks: Of the output; None where no output is spoken of yet, as in a stream before its
+            marker is known. Then nothing is asked of the target's consent either.
         user: Who asks; empty for the user of the system that runs mien.
     """
 
@@ -308,8 +309,8 @@ class Policy(_Table):
                 f"{where}: {use.people} faces in one picture are not allowed "
                 f"(max_faces = {self.max_faces})"
             )
-        self._target(use.target_consent)
         if use.marks is not None:
+            self._target(use.target_consent)
             self._marks(use.marks, use.off, use.user or user())
 
     def _portrait(self, identity: Identity, kind: Kind) -> None:

@@ -10,16 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 
-from mien.errors import MediaError, UsageError
-from mien.live.changing import changed
+from mien import policy
+from mien.errors import MediaError, Refused, UsageError
+from mien.live.changing import changed, standing
 from mien.live.counting import Ages, Rate
 from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
+from mien.live.outputs import Encoded
 from mien.live.show import Look, Painter
 from mien.live.slot import Slot
 from mien.live.types import Camera, Options, Output, Shown, Statistics
@@ -101,7 +104,8 @@ class Engine:
                 self._tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0
             )
         self._steps = steps_of(swapper, private=self.options.private)
-        self._stream = Stream(swapper, options=self._tracking)
+        self._stream = Stream(swapper, options=self._tracking, use=_use(look))
+        self._run: policy.Run | None = None  # in the audit log
         self._painter = Painter(self._stream, self.options.private)
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -134,7 +138,10 @@ class Engine:
 
         Raises:
             MediaError: The camera or an output cannot be opened.
+            Refused: The policy does not allow it; see :mod:`mien.policy`.
         """
+        rules = self._stream.gate.rules
+        self._run = rules.begin(_people(self._look), _use(self._look))
         self._turns = brisk()
         self._turns.__enter__()
         try:
@@ -148,7 +155,8 @@ class Engine:
             if self._size != (0, 0):
                 for outlet in self._outlets:
                     outlet.start(*self._size, self._fps)
-        except BaseException:
+        except BaseException as error:
+            self._run.end("failed", error=type(error).__name__)
             self._close()
             raise
         for work in (self._capture, self._follow, self._paint):
@@ -216,9 +224,14 @@ class Engine:
 
         Raises:
             UsageError: No such key, or no such value; nothing is changed then.
+            Refused: The policy does not allow the identity; nothing is changed then.
         """
         identity = what.get("identity")
         if isinstance(identity, Identity):
+            use = _use(self._look)
+            self._stream.gate.admit([identity])
+            self._stream.watch.permit([identity], "live")
+            self._stream.gate.rules.note("changed", **policy.facts([identity], use), **self._named)
             self._prepare([identity])
         with self._changed:
             look = self._look
@@ -247,6 +260,7 @@ class Engine:
         for outlet in found:
             outlet.stop()
             self._gone.append(outlet)
+            self._log_recording(outlet)
 
     @property
     def look(self) -> Look:
@@ -428,7 +442,7 @@ class Engine:
 
     def _observe(self, shot: Shot) -> _Followed:
         began = time.monotonic()
-        look = self._look
+        look = self._standing()
         # Who was chosen keeps the face when they meet others or come back.
         self._stream.identify = look.chosen
         self._index += 1
@@ -440,13 +454,26 @@ class Engine:
         self._following.add(spent)
         return _Followed(frame, shot.time, faces, pairs, look, raw, spent)
 
+    def _standing(self) -> Look:
+        """What is to be seen, without those whose consent has ended meanwhile."""
+        with self._changed:
+            self._look, ended = standing(self._look, self._stream.watch)
+        for identity in ended:
+            self._stream.forget(identity)
+            self._painter.forget()
+        return self._look
+
     def _one(self, followed: _Followed) -> None:
         began = time.monotonic()
         frame, taken, faces, pairs, look, raw, spent = followed
         step = self._steps[self._ladder.step]
         masks = step.swapper.masks if look.masks else ()
         self._stream.swapper = replace(step.swapper, masks=masks)
-        done = self._painter(frame, faces, pairs, look, taken=taken, scale=step.scale)
+        try:
+            done = self._painter(frame, faces, pairs, look, taken=taken, scale=step.scale)
+        except Refused:  # a consent ended since the frame was followed; the next one goes without
+            self._dropped += 1
+            return
         if raw is not None and self._witness is not None:
             found = any(not face.missed for face in faces)
             self._witness.see(raw, done.frame.image, done.known, found=found)
@@ -554,6 +581,49 @@ class Engine:
         turns, self._turns = self._turns, None
         if turns is not None:
             turns.__exit__(None, None, None)
+        self._log_end()
+
+    # --- the audit log -----------------------------------------------------------------------
+
+    @property
+    def _named(self) -> dict[str, str]:
+        """What joins the entries of this session."""
+        return {} if self._run is None else {"run": self._run.id}
+
+    def _log_recording(self, outlet: Outlet) -> None:
+        """Write down a file that was finished."""
+        output = outlet.output
+        if not isinstance(output, Encoded) or output.streamed:
+            return
+        path, rules = Path(output.name), self._stream.gate.rules
+        if rules.audit.on and outlet.statistics(whole=True).written and path.is_file():
+            rules.note("recorded", output=rules.hashes(path), **self._named)
+
+    def _log_end(self) -> None:
+        run = self._run
+        if run is None or run.ended:
+            return
+        for outlet in self._outlets:
+            self._log_recording(outlet)
+        failure: dict[str, Any] = (
+            {} if self._failure is None else {"error": type(self._failure).__name__}
+        )
+        run.end(
+            "ended",
+            output_id=self._look.marker.output_id,
+            frames=self._out.count,
+            swapped=self._swapped,
+            **failure,
+        )
+
+
+def _people(look: Look) -> list[Identity]:
+    return [rule.identity for rule in look.plan.rules]
+
+
+def _use(look: Look) -> policy.Use:
+    marker = look.marker
+    return policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
 
 
 def _timed(image: Image, index: int, taken: float) -> Frame:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
+from mien import policy
 from mien.errors import UsageError
 from mien.live import Engine, Look, Recorder
 from mien.live.changing import changed
@@ -132,6 +133,9 @@ class Performance:
         people: Identities that may be chosen, by name.
         private: No raw face may be shown.
         tracking: How faces are followed.
+
+    Raises:
+        Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
 
     def __init__(
@@ -147,7 +151,11 @@ class Performance:
         self._people, self._private = dict(people), private
         self._changing = threading.Lock()
         identify = any(rule.reference is not None for rule in look.plan.rules)
-        self._stream = Stream(swapper, identify=identify, options=tracking)
+        marker = self._look.marker
+        use = policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
+        self._stream = Stream(swapper, identify=identify, options=tracking, use=use)
+        self._rules = self._stream.gate.rules
+        self._run = self._rules.begin([rule.identity for rule in look.plan.rules], use)
         self._painter = Painter(self._stream, private)
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
@@ -167,5 +175,13 @@ class Performance:
         with self._changing:
             look = self._look
             for key, value in read(values, self._people, self.settings()).items():
+                if isinstance(value, Identity):
+                    gate = self._stream.gate
+                    gate.admit([value])
+                    self._rules.note("changed", run=self._run.id, **policy.facts([value], gate.use))
                 look = changed(look, key, value)
             self._look = look
+
+    def close(self) -> None:
+        """Write the end to the audit log."""
+        self._run.end("ended", output_id=self._look.marker.output_id)
