@@ -244,6 +244,7 @@ class Stream:
 
     Attributes:
         gate: Lets identities and faces pass, or not; see :mod:`mien.gate`.
+        watch: Says whose consent has ended since.
 
     Raises:
         UsageError: The policy in force cannot be read.
@@ -263,6 +264,7 @@ class Stream:
         self.swapper = swapper
         use = use or policy.Use("photo" if still else "video")
         self.gate = gate.Gate(rules, use, swapper.embed)
+        self.watch = identity.Watch()
         self.still = still
         self.times = times or Times()
         timed = self.times.wrap
@@ -327,13 +329,23 @@ class Stream:
         self._memories = {n: self._memories.get(n, {}) for n in map(_number, faces)}
         return [replace(f, memory=self._memories[_number(f)]) for f in faces]
 
+    def forget(self, who: Identity) -> None:
+        """Drop what is held of an identity that is not used any more."""
+        for memory in list(self._memories.values()):
+            memory.pop(who, None)
+
+    def _admit(self, identities: Sequence[Identity]) -> None:
+        self.gate.admit(identities)
+        self.watch.permit(identities, self.gate.use.kind)
+
     def assign(self, faces: Faces, plan: SwapPlan) -> Pairs:
         """Which identity goes on which face; a choice by place or size stays with the person.
 
         Raises:
-            Refused: The policy does not allow an identity, or the use of it.
+            Refused: The policy does not allow an identity, or the use of it, or a consent has
+                ended.
         """
-        self.gate.admit(rule.identity for rule in plan.rules)
+        self._admit([rule.identity for rule in plan.rules])
         own = self.swapper.similarity
         similarity = own if plan.similarity is None else plan.similarity
         pairs: Pairs = []
@@ -359,9 +371,9 @@ class Stream:
             The frame, or a larger one in its place.
 
         Raises:
-            Refused: The policy does not allow an identity, or the use of it.
+            Refused: As :meth:`assign`.
         """
-        self.gate.admit(identity for _, identity in pairs)
+        self._admit([identity for _, identity in pairs])
         pairs = self.gate.at_most([p for p in pairs if self.gate.passes(frame, p[0])])
         swapper = self.swapper
         if whole := [p for p in pairs if p[0].fade >= 1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from datetime import date
@@ -43,7 +44,7 @@ class Watch:
     """Says whose consent has ended since, cheaply enough to be asked for every frame.
 
     The store is looked at about once a second: its file's time and size, and if they changed, or
-    every ten seconds, what was withdrawn. One watch is for one thread at a time.
+    every ten seconds, what was withdrawn. Several threads may ask.
 
     Args:
         folder: Of the store; None takes :func:`mien.home.folder`.
@@ -57,6 +58,7 @@ class Watch:
         self._stamp: tuple[int, int] | None = None
         self._revoked: frozenset[str] = frozenset()
         self._known: set[str] = set()
+        self._lock = threading.Lock()
 
     def __call__(self) -> frozenset[str]:
         """Records that were withdrawn.
@@ -64,6 +66,10 @@ class Watch:
         Raises:
             MediaError: The store could not be read for half a minute.
         """
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> frozenset[str]:
         now = time.monotonic()
         if now - self._looked < self._every:
             return self._revoked
@@ -87,16 +93,17 @@ class Watch:
         why = objection(consent, use)
         if why or not consent.record:
             return why
-        if consent.record in self():
-            return "the consent was withdrawn (rule consent.revoked)"
-        if consent.record not in self._known:
+        with self._lock:
+            if consent.record in self._look():
+                return "the consent was withdrawn (rule consent.revoked)"
             assert self._store is not None
-            self._known |= self._store.known({consent.record})
-        if consent.record not in self._known:
-            return (
-                f"there is no record {consent.record} of the consent in {self._store_path()} "
-                f"(rule consent.record)"
-            )
+            if consent.record not in self._known:
+                self._known |= self._store.known({consent.record})
+            if consent.record not in self._known:
+                return (
+                    f"there is no record {consent.record} of the consent in {self._store.path} "
+                    f"(rule consent.record)"
+                )
         return ""
 
     def permit(self, identities: Iterable[Identity], use: Scope) -> None:
@@ -109,6 +116,3 @@ class Watch:
             why = self.objection(identity.consent, use)
             if why:
                 raise Refused(f"{identity.name}: {why}")
-
-    def _store_path(self) -> Path | None:
-        return None if self._store is None else self._store.path

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any, Final
 
-from mien.errors import UsageError
+from mien.errors import Refused, UsageError
+from mien.identity import Watch
 from mien.live.show import Look
 from mien.types import Identity, Rule, Which
+
+log = logging.getLogger(__name__)
+
+
+def standing(look: Look, watch: Watch) -> tuple[Look, list[Identity]]:
+    """A look without those whose consent has ended, and who that is.
+
+    Args:
+        look: What is to be seen.
+        watch: Says whose consent has ended.
+
+    Raises:
+        Refused: Nobody would be left to be shown.
+    """
+    ended: list[Identity] = []
+    for rule in look.plan.rules:
+        why = watch.objection(rule.identity.consent, "live")
+        if not why or rule.identity in ended:
+            continue
+        ended.append(rule.identity)
+        if all(r.identity in ended for r in look.plan.rules):
+            raise Refused(f"{rule.identity.name}: {why}; nobody is left who may be shown")
+        log.warning("%s: %s; this face is not shown any more", rule.identity.name, why)
+    if not ended:
+        return look, ended
+    rules = tuple(rule for rule in look.plan.rules if rule.identity not in ended)
+    return replace(look, plan=replace(look.plan, rules=rules)), ended
 
 
 def changed(look: Look, key: str, value: Any) -> Look:

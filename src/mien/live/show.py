@@ -113,6 +113,10 @@ class Painter:
             self._held = frame.image.copy()
         return Painted(frame, len(pairs), missed, self._known)
 
+    def forget(self) -> None:
+        """Drop the picture that is held: somebody in it is not to be shown any more."""
+        self._held = None
+
     def _is_missed(self, pairs: Pairs, taken: float) -> bool:
         """Whether nobody is there to be replaced, or one who was is not found."""
         there = {face.track or 0 for face, _ in pairs if not face.missed}
