@@ -363,12 +363,16 @@ def _checked(ask: Callable[[bytes], bytes], leaf: Any) -> Callable[[bytes], byte
                 public.verify(signature, data)
             elif isinstance(public, ec.EllipticCurvePublicKey):
                 size = (public.curve.key_size + 7) // 8
-                kind = {32: hashes.SHA256, 48: hashes.SHA384, 66: hashes.SHA512}[size]()
+                kinds: dict[int, hashes.HashAlgorithm] = {
+                    32: hashes.SHA256(),
+                    48: hashes.SHA384(),
+                    66: hashes.SHA512(),
+                }
                 der = signature
                 if len(signature) == 2 * size:  # as COSE has it: r and s, one behind the other
                     parts = signature[:size], signature[size:]
                     der = utils.encode_dss_signature(*(int.from_bytes(p, "big") for p in parts))
-                public.verify(der, data, ec.ECDSA(kind))
+                public.verify(der, data, ec.ECDSA(kinds[size]))
             else:
                 salted = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
                 public.verify(signature, data, salted, hashes.SHA256())
