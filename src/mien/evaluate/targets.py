@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mien import geometry, landmarks, media, quality
-from mien.errors import NoFace
+from mien.errors import NoFace, Refused
 from mien.pipeline import Stream, Swapper
 from mien.types import Face, Faces, Frame, Image
 
@@ -66,6 +66,7 @@ def look_through(
 
     Raises:
         MediaError: The file cannot be read.
+        Refused: Nobody in it may be replaced, by the deny list.
         NoFace: There is no face in it, or in a clip never in two frames on end.
     """
     seen: dict[int, dict[int, Face]] = {}
@@ -80,6 +81,9 @@ def look_through(
             count = frame.index + 1
             if progress is not None:
                 progress(count, source.info.frames)
+    seen = {number: faces for number, faces in seen.items() if number not in stream.gate.denied}
+    if not seen and stream.gate.denied:
+        raise Refused(f"deny list: {path}: the people in it must not be replaced")
     if not seen:
         raise NoFace(f"{path}: no face found; a target needs one to be swapped")
     faces = max(seen.values(), key=lambda person: sum(_area(f) for f in person.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -156,6 +157,8 @@ class Performance:
         self._stream = Stream(swapper, identify=identify, options=tracking, use=use)
         self._rules = self._stream.gate.rules
         self._run = self._rules.begin([rule.identity for rule in look.plan.rules], use)
+        # When the camera is gone, whoever drops this, its end is in the audit log.
+        weakref.finalize(self, self._run.end, "ended", output_id=marker.output_id)
         self._painter = Painter(self._stream, private)
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
@@ -181,7 +184,3 @@ class Performance:
                     self._rules.note("changed", run=self._run.id, **policy.facts([value], gate.use))
                 look = changed(look, key, value)
             self._look = look
-
-    def close(self) -> None:
-        """Write the end to the audit log."""
-        self._run.end("ended", output_id=self._look.marker.output_id)
