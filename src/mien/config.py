@@ -28,6 +28,30 @@ NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", TOKEN, "MIEN_TES
 """Names, or beginnings of names, that carry the prefix and are no keys."""
 
 
+class MarksTable(BaseModel):
+    """What outputs carry. A mark can be off only where the policy allows it.
+
+    Attributes:
+        label: The visible label.
+        preset: Its size; ``regulated`` is at least 5 % of the shorter side high.
+        language: Of the label.
+        words: Said after the label's own words.
+        watermark: The invisible watermark.
+        credentials: Signed content credentials.
+        producer: Who makes the outputs, for the metadata field ``AIGC``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: bool = True
+    preset: Literal["usual", "regulated"] = "usual"
+    language: str = "en"
+    words: str = Field("", max_length=60)
+    watermark: bool = True
+    credentials: bool = True
+    producer: str = Field("mien", min_length=1, max_length=100)
+
+
 class Settings(BaseModel):
     """Everything that stays the same from job to job.
 
@@ -65,6 +89,7 @@ class Settings(BaseModel):
         pixel_format: libav's name; None keeps the source's.
         limits: What files may ask for, a table; see :class:`mien.media.Limits`. In the
             environment ``MIEN_LIMITS="pixels=50000000 frames=9000"``.
+        marks: What outputs carry, a table. In the environment ``MIEN_MARKS="language=de"``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,8 +123,9 @@ class Settings(BaseModel):
     quality: int | None = Field(None, ge=0, le=100)
     pixel_format: str | None = None
     limits: Limits = Limits()
+    marks: MarksTable = MarksTable()
 
-    @field_validator("limits", mode="before")
+    @field_validator("limits", "marks", mode="before")
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         """``key=value`` with spaces between, as an environment variable gives them."""
@@ -112,6 +138,10 @@ class Settings(BaseModel):
     def _words(cls, value: Any) -> Any:
         """Several words with spaces between, as an environment variable gives them."""
         return tuple(value.split()) if isinstance(value, str) else value
+
+
+TABLES: Final = {"limits": asdict(Limits()), "marks": MarksTable.model_fields}
+"""Keys that are tables, and their keys."""
 
 
 def load(
@@ -184,9 +214,9 @@ def _checked(given: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
         key = str(first["loc"][0])
         where, value = given[key]
         inner = ".".join(str(part) for part in first["loc"][1:])
-        where = f"{where}.{inner}" if inner and key == "limits" else where
+        where = f"{where}.{inner}" if inner and key in TABLES else where
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = ", ".join(asdict(Limits()) if key == "limits" else Settings.model_fields)
+            known = ", ".join(TABLES.get(key, Settings.model_fields))
             raise UsageError(f"{where}: unknown key; known are {known}") from error
         said = first["msg"][0].lower() + first["msg"][1:]
         raise UsageError(f"{where}: {said}, not {value!r}") from error

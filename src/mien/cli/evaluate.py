@@ -18,8 +18,13 @@ from mien.cli.options import (
     Detector,
     Embedder,
     Json,
+    LabelLanguage,
+    LabelPreset,
     Landmarks,
     Licence,
+    NoCredentials,
+    NoLabel,
+    NoWatermark,
     Offline,
     Overwrite,
     Precision,
@@ -27,6 +32,7 @@ from mien.cli.options import (
     Quiet,
     Threads,
     Verbose,
+    marks_of,
     settings_of,
     zoo_of,
 )
@@ -94,6 +100,11 @@ def evaluate(  # noqa: PLR0917
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
+    label_language: LabelLanguage = None,
+    label_preset: LabelPreset = None,
+    no_label: NoLabel = False,
+    no_watermark: NoWatermark = False,
+    no_credentials: NoCredentials = False,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: Json = False,
@@ -122,6 +133,14 @@ def evaluate(  # noqa: PLR0917
             offline=offline or None,
             licence=licence,
         )
+        marks = marks_of(
+            settings,
+            label_language,
+            label_preset,
+            no_label=no_label,
+            no_watermark=no_watermark,
+            no_credentials=no_credentials,
+        )
         missing = [p for p in (*identities, *targets) if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")
@@ -134,6 +153,7 @@ def evaluate(  # noqa: PLR0917
                 output,
                 consent=given,
                 target_consent=about_target,
+                marks=marks,
                 generators=generator or [settings.generator],
                 detector=settings.detector,
                 landmarker=settings.landmarks,

@@ -20,8 +20,13 @@ from mien.cli.options import (
     Detector,
     Embedder,
     Json,
+    LabelLanguage,
+    LabelPreset,
     Landmarks,
     Licence,
+    NoCredentials,
+    NoLabel,
+    NoWatermark,
     Offline,
     Overwrite,
     Precision,
@@ -29,6 +34,7 @@ from mien.cli.options import (
     Quiet,
     Threads,
     Verbose,
+    marks_of,
     parse_time,
     settings_of,
     which_of,
@@ -167,6 +173,11 @@ def live(  # noqa: PLR0915, PLR0917
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
+    label_language: LabelLanguage = None,
+    label_preset: LabelPreset = None,
+    no_label: NoLabel = False,
+    no_watermark: NoWatermark = False,
+    no_credentials: NoCredentials = False,
     encoder: Annotated[str | None, typer.Option(help="Of files and streams: libx264 …")] = None,
     preset: Annotated[str | None, typer.Option(help="The encoder's speed.")] = None,
     quality: Annotated[int | None, typer.Option(help="The encoder's CRF.")] = None,
@@ -208,6 +219,14 @@ def live(  # noqa: PLR0915, PLR0917
             encoder=encoder,
             preset=preset,
             quality=quality,
+        )
+        marks = marks_of(
+            settings,
+            label_language,
+            label_preset,
+            no_label=no_label,
+            no_watermark=no_watermark,
+            no_credentials=no_credentials,
         )
         if camera is not None and source_file is not None:
             raise UsageError("--camera and --input both say where frames come from; give one")
@@ -280,7 +299,7 @@ def live(  # noqa: PLR0915, PLR0917
             color=settings.color,
             similarity=settings.similarity,
         )
-        marker = Marker(consent=given, target_consent=about_target)
+        marker = Marker(marks, consent=given, target_consent=about_target)
         look = live_.Look(plan, marker, strength=strength, on_miss=on_miss)  # type: ignore[arg-type]
         with ExitStack() as stack:
             page = None

@@ -16,6 +16,7 @@ from mien.errors import UsageError
 
 if TYPE_CHECKING:
     from mien.config import Settings
+    from mien.provenance import Marks
     from mien.runtime import Device
     from mien.types import Which
     from mien.zoo import Zoo
@@ -47,6 +48,21 @@ Licence = Annotated[
     str | None, typer.Option(help="any, or commercial: refuse models that forbid it.")
 ]
 Models = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where models lie.")]
+LabelLanguage = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Of the visible label: en, zh, es, de, fr, ja …")
+]
+LabelPreset = Annotated[
+    str | None, typer.Option(help="Of the label: usual, or regulated: at least 5 % high.")
+]
+NoLabel = Annotated[
+    bool, typer.Option("--no-label", help="No visible label, where the policy allows it.")
+]
+NoWatermark = Annotated[
+    bool, typer.Option("--no-watermark", help="No invisible watermark; the same holds.")
+]
+NoCredentials = Annotated[
+    bool, typer.Option("--no-credentials", help="No content credentials; the same holds.")
+]
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:
@@ -54,6 +70,34 @@ def settings_of(config: Path | None, **flags: Any) -> Settings:
     from mien import config as settings
 
     return settings.load(config, flags=flags)
+
+
+def marks_of(
+    settings: Settings,
+    language: str | None,
+    preset: str | None,
+    *,
+    no_label: bool,
+    no_watermark: bool,
+    no_credentials: bool,
+) -> Marks:
+    """The marks of outputs, flags above the settings' table ``[marks]``.
+
+    Raises:
+        UsageError: No such language or preset, or words that cannot be drawn.
+    """
+    from mien.provenance import Marks
+
+    table = settings.marks
+    return Marks(
+        label_on=table.label and not no_label,
+        preset=preset or table.preset,  # type: ignore[arg-type]
+        language=language or table.language,
+        words=table.words,
+        watermark_on=table.watermark and not no_watermark,
+        credentials_on=table.credentials and not no_credentials,
+        producer=table.producer,
+    )
 
 
 def device_of(settings: Settings) -> Device:

@@ -19,8 +19,13 @@ from mien.cli.options import (
     Embedder,
     End,
     Json,
+    LabelLanguage,
+    LabelPreset,
     Landmarks,
     Licence,
+    NoCredentials,
+    NoLabel,
+    NoWatermark,
     Offline,
     Overwrite,
     Precision,
@@ -29,6 +34,7 @@ from mien.cli.options import (
     Start,
     Threads,
     Verbose,
+    marks_of,
     parse_map,
     settings_of,
     time_range,
@@ -116,6 +122,11 @@ def swap(  # noqa: PLR0917
     threads: Threads = None,
     offline: Offline = False,
     licence: Licence = None,
+    label_language: LabelLanguage = None,
+    label_preset: LabelPreset = None,
+    no_label: NoLabel = False,
+    no_watermark: NoWatermark = False,
+    no_credentials: NoCredentials = False,
     workers: Annotated[int | None, typer.Option(help="Frames painted at a time.")] = None,
     encoder: Annotated[str | None, typer.Option(help="libx264, libx265, libvpx-vp9 …")] = None,
     preset: Annotated[str | None, typer.Option(help="The encoder's speed.")] = None,
@@ -160,6 +171,14 @@ def swap(  # noqa: PLR0917
             preset=preset,
             quality=quality,
             pixel_format=pixel_format,
+        )
+        marks = marks_of(
+            settings,
+            label_language,
+            label_preset,
+            no_label=no_label,
+            no_watermark=no_watermark,
+            no_credentials=no_credentials,
         )
         begin, finish = time_range(start, end)
         if not source and not mapping:
@@ -228,6 +247,7 @@ def swap(  # noqa: PLR0917
         )
         common: dict[str, Any] = {
             "target_consent": about_target,
+            "marks": marks,
             "options": SinkOptions(
                 settings.encoder, settings.preset, settings.quality, settings.pixel_format
             ),
