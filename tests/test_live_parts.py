@@ -323,9 +323,10 @@ def test_control_changes_and_tells(control):
     ("line", "words"),
     [("nonsense", "one JSON object"), ("[1]", "expected"), ('{"set": {}}', "expected"),
      ('{"set": {"strength": 7}}', "strength: expected"), ('{"set": {"size": 7}}', "no 'size'"),
-     ('{"get": "everything"}', "expected"), ('{"set": {"identity": "me.jpg"}}', "consent"),
+     ('{"get": "everything"}', "expected"), ('{"set": {"identity": "me.jpg"}}', "no identity of"),
+     (json.dumps({"set": {"identity": str(PORTRAIT)}}), "needs a consent"),
      ('{"set": {"identity": ["none.jpg"], "consent": "synthetic"}}', "none.jpg"),
-     ('{"set": {"identity": "me.jpg", "consent": "self"}}', "start anew"),
+     ('{"set": {"identity": "me.jpg", "consent": "because"}}', "consent 'because' is unknown"),
      ('{"set": {"consent": "self"}}', "goes with an identity"), ("\x00\xff" * 10, "JSON")],
 )  # fmt: skip
 def test_control_says_what_is_wrong_and_goes_on(control, line, words):

@@ -162,7 +162,7 @@ def whose(
             raise UsageError(own_consent(name))
         return stored(name, swapper=swapper)
     if consent is None:
-        raise UsageError(f"{sources[0]}: is a photo; say on what its use rests")
+        raise UsageError(f"{sources[0]}: is a photo, whose use needs a consent")
     me = enrol(sources, consent, which=which, white_balance=white_balance, swapper=swapper)
     return replace(me, consent=identity.Store.open().note(consent))
 

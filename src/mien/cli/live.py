@@ -53,7 +53,10 @@ if TYPE_CHECKING:
 
 def live(  # noqa: PLR0915, PLR0917
     source: Annotated[
-        list[Path], typer.Option("--source", "-s", metavar="PHOTO", help="Portrait; repeatable.")
+        list[Path],
+        typer.Option(
+            "--source", "-s", metavar="PHOTO|NAME", help="Portrait, repeatable; or an identity."
+        ),
     ],
     consent: Annotated[
         str | None,
@@ -106,7 +109,7 @@ def live(  # noqa: PLR0915, PLR0917
     port: Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")] = 8765,
     also: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PHOTO", help="Somebody else to choose on the page; repeatable."),
+        typer.Option(metavar="PHOTO|NAME", help="Somebody else for the page; repeatable."),
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Of the picture.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second, at most.")] = None,
@@ -261,10 +264,14 @@ def live(  # noqa: PLR0915, PLR0917
         for target in targets:
             if target not in ("window", "virtual", "browser"):
                 media.check_target(target, overwrite=overwrite)
-        for file in [*source, *(also or ()), *([match] if match else [])]:
-            if not file.exists():
-                raise UsageError(f"{file}: no such file")
-        given = terminal.consent(consent, consent_note)
+        if match is not None and not match.exists():
+            raise UsageError(f"{match}: no such file")
+        stored = api.stored_name(source)
+        photos = [p for p in also or () if not api.stored_name([p])]
+        if stored and consent is not None and not photos:
+            raise UsageError(api.own_consent(stored))
+        # Photos have their consent said, all of them one; identities bring their own.
+        given = None if stored and not photos else terminal.consent(consent, consent_note)
         about_target = terminal.target_consent(target_consent)
         # A camera that is not there is said before models are loaded.
         sound = None if audio is None else media.Sound()
@@ -285,9 +292,9 @@ def live(  # noqa: PLR0915, PLR0917
             models=zoo_of(settings),
             limits=settings.limits,
         )
-        me = api.enrol(
+        me = api.whose(
             source,
-            given,
+            None if stored else given,
             which=which_of(source_face, "--source-face"),
             white_balance=settings.white_balance,
             swapper=swapper,
@@ -299,14 +306,15 @@ def live(  # noqa: PLR0915, PLR0917
             color=settings.color,
             similarity=settings.similarity,
         )
-        marker = Marker(marks, consent=given, target_consent=about_target)
+        marker = Marker(marks, consent=me.consent, target_consent=about_target)
         look = live_.Look(plan, marker, strength=strength, on_miss=on_miss)  # type: ignore[arg-type]
         with ExitStack() as stack:
             page = None
             if page_options is not None:
                 people = {me.name: me}
-                for photo in also or ():
-                    other = api.enrol(photo, given, swapper=swapper)
+                for one in also or ():
+                    said = given if one in photos else None
+                    other = api.whose([one], said, swapper=swapper)
                     people[other.name] = other
                 page = serve.browser_output(swapper, look, people, page_options, private=private)
                 stack.callback(page.close)

@@ -1,6 +1,7 @@
 """Control from outside: one JSON object a line, over a local socket.
 
-``{"set": {"strength": 0.5}}``, ``{"set": {"identity": ["me.jpg"], "consent": "self"}}`` or
+``{"set": {"strength": 0.5}}``, ``{"set": {"identity": ["me.jpg"], "consent": "self"}}``, where
+``"identity": "NAME"`` takes a kept one with its own consent, or
 ``{"get": "statistics"}``; ``{"record": true}``, ``{"record": "take1.mp4"}`` and
 ``{"record": false}``; each line is answered by one, ``{"ok": true, …}`` or
 ``{"ok": false, "error": "…"}``.
@@ -96,10 +97,11 @@ class Commands:
             photos = [photos] if isinstance(photos, str) else photos
             if not isinstance(photos, list) or not all(isinstance(p, str) for p in photos):
                 raise UsageError(f"identity: expected photos of one person, came {photos!r}")
-            if not isinstance(consent, str):
-                raise UsageError('identity: say on what its use rests with "consent"')
-            given = api.consent_of(consent, str(note))  # outputs say all bases, see Encoded
-            values["identity"] = api.enrol([Path(p) for p in photos], given, swapper=self.swapper)
+            if not photos:
+                raise UsageError("identity: no photo was given")
+            # Outputs say all bases, see Encoded.
+            given = None if consent is None else api.consent_of(str(consent), str(note))
+            values["identity"] = api.whose(photos, given, swapper=self.swapper)
         elif consent is not None:
             raise UsageError("consent: goes with an identity")
         self.engine.change(**values)
