@@ -252,11 +252,7 @@ class Found(NamedTuple):
     score: float
 
 
-FINDS: Final = 0.6
-"""Correlation from which a label counts as found; see docs/marks.md for what that misses."""
-
-
-def find(image: Image, *, least: float = FINDS) -> Found | None:
+def find(image: Image) -> Found | None:
     """Look for the label in a picture, which may have been scaled and compressed since.
 
     The letters of each translation are correlated with the picture where the label would be, in
@@ -264,14 +260,23 @@ def find(image: Image, *, least: float = FINDS) -> Found | None:
 
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
-        least: Correlation from which it counts.
+
+    Returns:
+        The best match, None if there is none that is good enough.
     """
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    best = Found("", "", Rect(0, 0, 0, 0), -1.0)
-    for found in _candidates(grey):
-        if found.score > best.score:
-            best = found
-    return best if best.score >= least else None
+    good = (found for found in _candidates(grey) if found.score >= needed(found.rect))
+    return max(good, key=lambda found: found.score - needed(found.rect), default=None)
+
+
+def needed(rect: Rect) -> float:
+    """Correlation from which letters in a rectangle count as found.
+
+    In few pixels anything may look like letters by chance, which goes with one over the square
+    root of their number; docs/marks.md has what was measured.
+    """
+    pixels = max(1, (rect.x1 - rect.x0) * (rect.y1 - rect.y0))
+    return float(0.55 + 2.8 / np.sqrt(pixels))
 
 
 _STEP = 1.03  # from one size that is tried to the next
