@@ -278,7 +278,7 @@ def test_an_unplugged_microphone_is_silence_until_it_is_back(monkeypatch, caplog
 
 
 def test_microphones_that_are_not_there_are_named(monkeypatch):
-    with pytest.raises(MediaError, match="microphone studio: cannot be opened .*--list-devices"):
+    with pytest.raises(MediaError, match=r"microphone studio: cannot be opened .*--list-devices"):
         Microphone("studio", Sound(), module=Backend())
     assert media.microphones(Backend()) == [(0, "made")]
     monkeypatch.setitem(sys.modules, "sounddevice", None)

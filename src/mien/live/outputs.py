@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -185,16 +186,16 @@ class Encoded:
 
 @dataclass(slots=True)
 class Virtual:
-    """A camera that other programs can choose: v4l2loopback on Linux.
+    """A camera that other programs can choose: v4l2loopback on Linux, else pyvirtualcam's.
 
     Attributes:
-        device: ``/dev/videoN``; None takes the first loopback device.
+        device: ``/dev/videoN``; None takes the first loopback device. On Linux alone.
         name: For reports.
     """
 
     device: Path | None = None
     name: str = "virtual"
-    _camera: media.VirtualCamera | None = None
+    _camera: media.VirtualCamera | media.LentCamera | None = None
 
     def open(self, width: int, height: int, fps: float) -> None:
         """Open the device.
@@ -202,8 +203,11 @@ class Virtual:
         Raises:
             MediaError: There is none, or it does not take the size.
         """
-        del fps  # readers get frames as they come
-        self._camera = media.VirtualCamera(self.device or media.find_loopback(), (width, height))
+        if sys.platform.startswith("linux"):  # where readers get frames as they come
+            device = self.device or media.find_loopback()
+            self._camera = media.VirtualCamera(device, (width, height))
+        else:
+            self._camera = media.LentCamera((width, height), fps)
 
     def write(self, shown: Shown) -> None:
         """Show one frame."""

@@ -25,7 +25,7 @@ from mien.media.parts import JoinSink, PartSink, key_times
 from mien.media.sink import CONTAINERS, Finish, ImageSink, Sink, Temporary, VideoSink, open_sink
 from mien.media.sound import Microphone, Sound, microphones
 from mien.media.source import ImageSource, Source, VideoSource, open_source
-from mien.media.virtual import VirtualCamera, find_loopback
+from mien.media.virtual import LentCamera, VirtualCamera, find_loopback
 
 __all__ = [
     "CONTAINERS",
@@ -39,6 +39,7 @@ __all__ = [
     "ImageSource",
     "JoinSink",
     "Limits",
+    "LentCamera",
     "LiveSink",
     "Marked",
     "MediaInfo",
