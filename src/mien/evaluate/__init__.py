@@ -11,13 +11,14 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 
-from mien import __version__, api, pipeline, zoo
+from mien import __version__, api, pipeline, policy, zoo
 from mien.api.files import for_file
 from mien.errors import MediaError, UsageError
 from mien.evaluate import report as reporting
@@ -99,6 +100,7 @@ def evaluate(
         NoFace: An identity or a target has no face; names the file.
         MediaError: A file cannot be read, or the folder cannot be written.
         ModelNotFound: A generator is unknown.
+        Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
     portraits, files = _files(identities, "identities"), _files(targets, "targets")
     names = list(dict.fromkeys(generators))
@@ -108,7 +110,10 @@ def evaluate(
         raise UsageError(f"frames {frames}: at least one is needed")
     earlier = None if against is None else read(Path(against))
     output = Path(output)
-    with _Folder(output, overwrite=overwrite) as folder:
+    mark = Marker(marks, consent=consent, target_consent=target_consent)
+    use = policy.Use("video", target_consent=target_consent, marks=mark.marks)
+    rules = policy.load()
+    with _Folder(output, overwrite=overwrite) as folder, ExitStack() as stack:
         stages: dict[str, Any] = {
             "detector": detector,
             "landmarker": landmarker,
@@ -117,6 +122,14 @@ def evaluate(
         swappers = {n: pipeline.load(n, **stages, models=models) for n in names}
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
+        # Each goes on all targets by itself, so no two people are used at a time.
+        for person in people:
+            rules.permit([person], use)
+        run = stack.enter_context(rules.begin(people[:1], use))
+        for person in people[1:]:
+            rules.note("also", run=run.id, **policy.facts([person], use))
+        for file in files if rules.audit.on else ():
+            rules.note("target", run=run.id, target=rules.hashes(file))
         # All targets are looked through before any is measured, so that a bad one shows at once.
         looked = [look_through(f, swapper, frames, for_file(progress, f)) for f in files]
         samples: dict[str, dict[tuple[int, int], Samples]] = {name: {} for name in names}
@@ -144,12 +157,12 @@ def evaluate(
             "generators": {n: reporting.summary(samples[n], listed, len(people)) for n in names},
         }
         changes = [] if earlier is None else compare(made, earlier)
-        mark = Marker(marks, consent=consent, target_consent=target_consent)
         picture = _marked(sheet.picture(), mark) if pictures else None
         folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
         folder.write("report.html", html_of(made, changes, picture).encode())
         if picture is not None:
             folder.write("sheet.jpg", picture)
+        run.end("evaluated", output_id=mark.output_id, pictures=pictures)
     return Result(made, output, changes)
 
 
