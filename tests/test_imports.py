@@ -34,11 +34,12 @@ OWNERS = {
     "av": {"media", "serve", "bench"},
     "torch": {"train"},
     "typer": {"cli"},
+    "aiortc": {"serve"},
     "fastapi": {"serve"},
     "keyring": {"identity"},
     "platformdirs": {"home"},
     "sqlite3": {"identity"},
-    "pydantic": {"config", "policy", "audit", "provenance", "serve"},
+    "pydantic": {"config", "policy", "audit", "provenance", "serve", "bench"},
 }
 """Third-party package → the modules that may import it."""
 

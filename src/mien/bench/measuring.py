@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import re
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import TypeAdapter
 
 from mien import errors, media, runtime, zoo
 from mien.bench import footage, machine, standin
@@ -384,7 +385,7 @@ def call(job: Job) -> dict[str, Any]:
     """
     done = subprocess.run(
         [sys.executable, "-m", "mien.bench.worker", repr(time.monotonic())],
-        input=pickle.dumps(job),
+        input=TypeAdapter(Job).dump_json(job),
         capture_output=True,
         check=False,
     )

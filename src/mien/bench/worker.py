@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import sys
 import threading
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter
 
 from mien import identity, media, pipeline, zoo
 from mien.bench import face, footage, machine
@@ -307,7 +308,7 @@ class _Video(threading.Thread):
 def main() -> None:
     """Do the job and print what was measured, or the error as its class and its words."""
     began = float(sys.argv[1])
-    job: Job = pickle.load(sys.stdin.buffer)
+    job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
     warnings = _Warnings(logging.WARNING)
     logging.getLogger("mien").addHandler(warnings)
     try:

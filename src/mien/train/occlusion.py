@@ -409,11 +409,12 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     step, spent, seen = 0, 0.0, {}
     saved = work / "last.pt"
     if saved.exists():
-        state = torch.load(saved, weights_only=False)
+        state = torch.load(saved, weights_only=True)
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
         adam.load_state_dict(state["adam"])
-        step, spent, seen = state["step"], state["spent"], state["seen"]
+        step, spent = state["step"], state["spent"]
+        seen = {at: picture.numpy() for at, picture in state["seen"].items()}
     log = work / "log.jsonl"
     board = _board(work)
     _say(log, {"seed": config.seed, "people": photos.digest(), "photos": len(photos.people),
@@ -502,7 +503,8 @@ def _save(  # noqa: PLR0917
     buffer = io.BytesIO()
     torch.save(
         {"net": net.state_dict(), "average": average.state_dict(), "adam": adam.state_dict(),
-         "step": step, "spent": spent, "seen": seen}, buffer,
+         "step": step, "spent": spent,
+         "seen": {at: torch.from_numpy(picture) for at, picture in seen.items()}}, buffer,
     )  # fmt: skip
     part = path.with_suffix(".part")  # a stop in the middle leaves the last one whole
     part.write_bytes(buffer.getvalue())
