@@ -123,11 +123,11 @@ def evaluate(
         swapper = swappers[names[0]]
         people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
         # Each goes on all targets by itself, so no two people are used at a time.
-        for person in people:
-            rules.permit([person], use)
+        for one in people:
+            rules.permit([one], use)
         run = stack.enter_context(rules.begin(people[:1], use))
-        for person in people[1:]:
-            rules.note("also", run=run.id, **policy.facts([person], use))
+        for one in people[1:]:
+            rules.note("also", run=run.id, **policy.facts([one], use))
         for file in files if rules.audit.on else ():
             rules.note("target", run=run.id, target=rules.hashes(file))
         # All targets are looked through before any is measured, so that a bad one shows at once.
