@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,7 @@ import numpy as np
 import pytest
 
 import synthetic
-from material import PORTRAIT, mien
+from material import MIEN, PORTRAIT, environment, mien, noise, write_clip
 from mien import live, media
 from mien.cli.live import parse_latency, parse_size
 from mien.errors import MediaError, UsageError
@@ -471,3 +477,310 @@ def test_a_device_gives_upright_rgb_and_is_given_back_when_it_is_gone(monkeypatc
         next(shots)
     assert camera._capture.released
     assert camera._capture.set_to[cv2.CAP_PROP_FRAME_WIDTH] == 320
+
+
+# --- connections that break -----------------------------------------------------------------------
+
+
+class Listener:
+    """Takes connections one after the other, and drops them when told to."""
+
+    def __init__(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self.server.getsockname()[1]}"
+        self.taken: list[socket.socket] = []
+        self.got: list[int] = []
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            number = len(self.got)
+            self.got.append(0)
+            self.taken.append(connection)
+            with suppress(OSError):
+                while data := connection.recv(65536):
+                    self.got[number] += len(data)
+            connection.close()
+
+    def drop(self) -> None:
+        with suppress(OSError):
+            self.taken[-1].shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.server.shutdown(socket.SHUT_RDWR)
+        self.server.close()
+        self.drop()
+        self.thread.join(5)
+
+
+@pytest.fixture
+def listener():
+    listening = Listener()
+    yield listening
+    listening.close()
+
+
+def push(output: live.Encoded, until: Any, seconds: float = 8.0) -> int:
+    """Write frames until something is so; how many."""
+    began = time.monotonic()
+    count = 0
+    while not until() and time.monotonic() - began < seconds:
+        output.write(shown(count, began + count / 60))
+        count += 1
+        time.sleep(1 / 60)
+    assert until()
+    return count
+
+
+def test_a_broken_connection_is_made_again(listener, monkeypatch, caplog):
+    monkeypatch.setattr("mien.live.outputs.PAUSES", (0.1, 0.2))
+    output = live.Encoded(listener.address, MARKER.metadata())
+    output.open(160, 120, 30)
+    push(output, lambda: listener.got and listener.got[0] > 5000)
+    listener.drop()
+    count = push(output, lambda: len(listener.got) > 1 and listener.got[1] > 5000)
+    assert output.reconnected == 1
+    assert 1 <= output.lost < count
+    assert output.writing
+    output.close()
+    assert "tried again in 0.1 s" in caplog.text
+    assert "connected again" in caplog.text
+
+
+def test_tries_to_connect_are_bounded(listener, monkeypatch):
+    monkeypatch.setattr("mien.live.outputs.PAUSES", (0.05, 0.1))
+    monkeypatch.setattr("mien.live.outputs.GIVE_UP", 0.5)
+    output = live.Encoded(listener.address, MARKER.metadata())
+    output.open(160, 120, 30)
+    push(output, lambda: listener.got and listener.got[0] > 5000)
+    listener.close()
+    began = time.monotonic()
+    with pytest.raises(MediaError, match="given up after"):
+        push(output, lambda: False)
+    assert 0.4 < time.monotonic() - began < 5
+    assert output._tries < 12
+    output.close()
+
+
+def test_another_consent_begins_an_rtmp_stream_anew(monkeypatch):
+    opened: list[dict[str, str]] = []
+
+    class Sink:
+        def __init__(self, target: str, size: Any, fps: float, **how: Any) -> None:
+            opened.append(how["metadata"])
+
+        def write(self, marked: Any, taken: float) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(media, "LiveSink", Sink)
+    now = {"mien_consent": "self"}
+    output = live.Encoded("rtmp://127.0.0.1/live", now, now=lambda: dict(now))
+    output.open(160, 120, 30)
+    output.write(shown(0, 0))
+    now["mien_consent"] = "written"
+    output.write(shown(1, 1))
+    output.write(shown(2, 2))
+    assert [words["mien_consent"] for words in opened] == ["self", "self; written"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_file_says_all_that_it_rests_on(tmp_path, suffix):
+    path, now = tmp_path / f"out.{suffix}", dict(MARKER.metadata())
+    output = live.Encoded(str(path), dict(now), now=lambda: dict(now))
+    output.open(160, 120, 30)
+    output.write(shown(0, 0))
+    now["mien_consent"] = "written"
+    for n in range(1, 4):
+        output.write(shown(n, n / 30))
+    output.close()
+    said = media.read_metadata(path)
+    assert said["mien_consent"] == "synthetic; written"
+    assert said["mien_content"] == "AI-generated"
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+import numpy as np
+import synthetic
+from mien import live
+from mien.provenance import Marker
+from mien.types import Frame
+marker, noise = Marker(consent=synthetic.CONSENT), np.random.default_rng(0)
+output = live.Encoded(sys.argv[1], marker.metadata())
+output.open(160, 120, 30)
+try:
+    for n in range(900):
+        image = noise.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        output.write(live.Shown(marker(Frame(image, n)), n / 30, [], 1))
+except OSError as error:
+    print(error)
+try:
+    output.close()
+except OSError as error:
+    print(error)
+"""
+"""A disk that is full after 400 kB."""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_on_a_full_disk_a_recording_is_kept_as_far_as_it_goes(tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    assert "cannot be written (File too large)" in done.stdout
+    assert list(tmp_path.iterdir()) == [path]
+    frames = 0
+    with av.open(str(path)) as container, suppress(av.FFmpegError):  # the last one is cut
+        for _ in container.decode(video=0):
+            frames += 1
+    assert frames >= 30
+
+
+# --- a run that is controlled from outside --------------------------------------------------------
+
+
+@contextmanager
+def running(folder: Path, *arguments: Any) -> Iterator[tuple[subprocess.Popen[str], Any]]:
+    """``mien live`` as a process, and what asks it over its control socket."""
+    process = subprocess.Popen(
+        [MIEN, "live", "-s", PORTRAIT, "--consent", "synthetic", *map(str, arguments),
+         "--control", "control", "--max-latency", "1s"],
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def ask(**what: Any) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(folder / "control"))
+            connection.sendall(json.dumps(what).encode() + b"\n")
+            with connection.makefile("r") as answers:
+                answer: dict[str, Any] = json.loads(answers.readline())
+                return answer
+
+    try:
+        await_(lambda: (folder / "control").exists() or process.poll() is not None, 60)
+        yield process, ask
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def await_(true: Any, seconds: float) -> float:
+    """Wait until something is so; how long that took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return len(list(container.decode(video=0)))
+
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Unix sockets, signals")
+
+
+@linux
+def test_recordings_begin_and_end_while_it_runs(tmp_path):
+    clip = write_clip(tmp_path / "claps.mp4", noise(25))
+    arguments = ("--input", clip, "--loop", "--audio", "input", "-o", "main.mkv")
+    with running(tmp_path, *arguments) as (process, ask):
+        await_(lambda: ask(get="statistics")["statistics"]["frames_out"] > 2, 30)
+        began = ask(record="take.mp4")
+        assert began == {"ok": True, "recording": "take.mp4"}
+        assert "is being recorded" in ask(record=True)["error"]
+        time.sleep(0.7)
+        assert not (tmp_path / "take.mp4").exists()
+        assert ask(record=False) == began
+        first = frames_of(tmp_path / "take.mp4")
+        assert "nothing is being recorded" in ask(record=False)["error"]
+        assert "exists already" in ask(record="take.mp4")["error"]
+        assert "expected" in ask(record="take.avi")["error"]
+        asked = {"identity": str(PORTRAIT), "consent": "artwork"}
+        second = ask(record=True)["recording"]
+        assert ask(set=asked) == {"ok": True}
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)  # while a recording runs
+        assert process.wait(20) == 0
+    assert first > 3
+    assert re.fullmatch(r"mien-\d{8}-\d{6}\.mp4", second)
+    assert frames_of(tmp_path / second) > 3
+    assert frames_of(tmp_path / "main.mkv") > first
+    assert media.read_metadata(tmp_path / second)["mien_consent"] == "synthetic; artwork"
+    with av.open(str(tmp_path / "take.mp4")) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
+
+
+@linux
+def test_a_stream_that_ends_and_returns_is_shown_again_within_two_seconds(tmp_path):
+    data = io.BytesIO()
+    with av.open(data, "w", format="mpegts") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.codec_context.gop_size = 12
+        for picture in noise(250, 320, 240):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode(None))
+    packets, there, over = data.getvalue(), threading.Event(), threading.Event()
+    there.set()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            began, sent = time.monotonic(), 0
+            with connection, suppress(OSError):
+                while there.is_set() and not over.is_set():
+                    to = int(len(packets) * (time.monotonic() - began) / 10)
+                    connection.sendall(packets[sent:to])
+                    sent = to
+                    time.sleep(0.01)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with running(tmp_path, "--input", address, "-o", "out.mkv") as (process, ask):
+
+            def frames() -> int:
+                return int(ask(get="statistics")["statistics"]["frames_out"])
+
+            await_(lambda: frames() > 10, 30)
+            there.clear()  # unplugged
+            time.sleep(1.0)
+            before = frames()
+            there.set()
+            took = await_(lambda: frames() > before, 10)
+            assert ask(get="statistics")["statistics"]["recovered"] >= 1
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+    finally:
+        over.set()
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(5)
+    print(f"shown again after {took:.2f} s")
+    assert took < 2.0
+    assert frames_of(tmp_path / "out.mkv") > before
