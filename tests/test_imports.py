@@ -17,9 +17,11 @@ LAYERS = (
      "enhance", "upscale", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},
     {"identity", "provenance", "policy", "audit", "deny", "classify", "gate", "notice"},
     {"pipeline"},
+    {"parts"},
     {"api"},
     {"live", "bench", "scale", "doctor", "evaluate"},
     {"serve", "train", "quantize"},
+    {"service"},
     {"cli"},
 )  # fmt: skip
 """Lowest first. A module imports from its own layer and those below, without cycles."""
@@ -35,11 +37,17 @@ OWNERS = {
     "torch": {"train"},
     "typer": {"cli"},
     "aiortc": {"serve"},
-    "fastapi": {"serve"},
+    "fastapi": {"serve", "service"},
+    "sqlalchemy": {"service"},
+    "alembic": {"service"},
+    "fsspec": {"service"},
+    "prometheus_client": {"service"},
+    "httpx": {"service"},
+    "ray": {"scale"},
     "keyring": {"identity"},
     "platformdirs": {"home"},
     "sqlite3": {"identity"},
-    "pydantic": {"config", "policy", "audit", "provenance", "serve", "bench"},
+    "pydantic": {"config", "policy", "audit", "provenance", "serve", "service", "bench"},
 }
 """Third-party package → the modules that may import it."""
 
