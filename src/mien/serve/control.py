@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
 from mien import policy
-from mien.errors import UsageError
+from mien.errors import MienError, UsageError
+from mien.identity import EVERY, Watch
 from mien.live import Engine, Look, Recorder
-from mien.live.changing import changed
+from mien.live.changing import changed, standing
 from mien.live.show import Painter
 from mien.live.types import Shown
 from mien.pipeline import Stream, Swapper
 from mien.track import TrackOptions
 from mien.types import Frame, Identity
+
+log = logging.getLogger(__name__)
 
 WHICH: Final = ["all", "largest", "left", "right"]
 
@@ -86,6 +91,49 @@ def read(
     return out
 
 
+class People(Mapping[str, Identity]):
+    """Identities that may be chosen; one whose consent ends is dropped within about a second.
+
+    Args:
+        people: By name.
+    """
+
+    def __init__(self, people: Iterable[Identity]) -> None:
+        self._people = {person.name: person for person in people}
+        self._watch = Watch()
+        threading.Thread(
+            target=_drop_ended, args=(weakref.ref(self),), name="mien-consent", daemon=True
+        ).start()
+
+    def __getitem__(self, name: str) -> Identity:
+        return self._people[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._people))
+
+    def __len__(self) -> int:
+        return len(self._people)
+
+    def drop_ended(self) -> None:
+        """Drop those whose consent has ended."""
+        for name, person in list(self._people.items()):
+            try:
+                why = self._watch.objection(person.consent, "live")
+            except MienError as error:
+                why = str(error)
+            if why:
+                log.warning("%s: %s; this face cannot be chosen any more", name, why)
+                del self._people[name]
+
+
+def _drop_ended(people: weakref.ref[People]) -> None:
+    """Look about once a second, for as long as somebody holds the people."""
+    while (here := people()) is not None:
+        here.drop_ended()
+        del here
+        time.sleep(EVERY)
+
+
 class EngineControls:
     """The engine's look and figures, as the page sees them.
 
@@ -98,7 +146,7 @@ class EngineControls:
     def __init__(
         self, engine: Engine, people: Mapping[str, Identity], recorder: Recorder | None = None
     ) -> None:
-        self._engine, self._people, self._recorder = engine, dict(people), recorder
+        self._engine, self._people, self._recorder = engine, people, recorder
 
     def settings(self) -> dict[str, Any]:
         values = settings_of(self._engine.look, private=self._engine.options.private)
@@ -149,7 +197,7 @@ class Performance:
         tracking: TrackOptions | None = None,
     ) -> None:
         self._look = replace(look, marker=look.marker.anew())  # an output of its own
-        self._people, self._private = dict(people), private
+        self._people, self._private = people, private
         self._changing = threading.Lock()
         identify = any(rule.reference is not None for rule in look.plan.rules)
         marker = self._look.marker
@@ -162,11 +210,24 @@ class Performance:
         self._painter = Painter(self._stream, private)
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
-        look = self._look
+        look = self._standing()
         faces = self._stream.observe(frame)
         pairs = [] if look.paused else self._stream.assign(faces, look.plan)
         done = self._painter(frame, faces, pairs, look, taken=taken)
         return Shown(look.marker(done.frame, faces), taken, faces, done.swapped)
+
+    def _standing(self) -> Look:
+        """What is to be seen, without those whose consent has ended meanwhile.
+
+        Raises:
+            Refused: Nobody is left.
+        """
+        with self._changing:
+            self._look, ended = standing(self._look, self._stream.watch)
+        for identity in ended:
+            self._stream.forget(identity)
+            self._painter.forget()
+        return self._look
 
     def settings(self) -> dict[str, Any]:
         return settings_of(self._look, private=self._private)
@@ -181,6 +242,7 @@ class Performance:
                 if isinstance(value, Identity):
                     gate = self._stream.gate
                     gate.admit([value])
+                    self._stream.watch.permit([value], "live")
                     self._rules.note("changed", run=self._run.id, **policy.facts([value], gate.use))
                 look = changed(look, key, value)
             self._look = look

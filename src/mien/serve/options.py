@@ -32,6 +32,38 @@ def new_token() -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server, by which browsers behind a router are reached.
+
+    Attributes:
+        url: ``stun:HOST[:PORT]``, ``turn:…`` or ``turns:…`` (RFC 7064, RFC 7065).
+        username: Of a TURN server.
+        credential: The password.
+    """
+
+    url: str
+    username: str = ""
+    credential: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> IceServer:
+        """Read ``stun:host:port`` or ``turn:user:password@host:port``.
+
+        Raises:
+            UsageError: It is neither.
+        """
+        kind, _, rest = text.partition(":")
+        names, at, host = rest.rpartition("@")
+        username, _, credential = names.partition(":")
+        if kind not in ("stun", "turn", "turns") or not host or bool(at) != (kind != "stun"):
+            # Not the text itself, which may hold a password.
+            raise UsageError(
+                "an ICE server: expected stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT"
+            )
+        return cls(f"{kind}:{host}", username, credential)
+
+
+@dataclass(frozen=True, slots=True)
 class PageOptions:
     """Of the page's server.
 
@@ -42,6 +74,9 @@ class PageOptions:
         sessions: Browser cameras at a time.
         clients: Sockets at a time.
         quality: Of JPEGs, 1 to 100.
+        webrtc: Whether browsers may connect by WebRTC; needs aiortc.
+        peers: WebRTC connections at a time.
+        ice: STUN and TURN servers; none are asked unless they are named.
 
     Raises:
         UsageError: Other machines could reach the page without a token, or a value is out of
@@ -54,6 +89,9 @@ class PageOptions:
     sessions: int = 10
     clients: int = 64
     quality: int = 80
+    webrtc: bool = True
+    peers: int = 16
+    ice: tuple[IceServer, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
@@ -65,6 +103,7 @@ class PageOptions:
             "sessions": (0, 64),
             "clients": (1, 1024),
             "quality": (1, 100),
+            "peers": (1, 256),
         }
         for key, (low, high) in ranges.items():
             if not low <= getattr(self, key) <= high:
@@ -89,6 +128,7 @@ class Boxes:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each."""
-        # A picture on its way in has the time of its arrival before it.
-        own = [protocol.MAX_MESSAGE + 8, protocol.MAX_MESSAGE]
+        # A picture on its way in has the time of its arrival before it; by WebRTC it comes decoded.
+        raw = protocol.HEADER.size + protocol.MAX_PIXELS * 3 // 2
+        own = [max(protocol.MAX_MESSAGE, raw) + 8, protocol.MAX_MESSAGE]
         return [protocol.MAX_PICTURE, *own * self.sessions]

@@ -17,7 +17,9 @@ from mien.live.types import Shown
 from mien.pipeline import Swapper
 from mien.serve import pictures, protocol
 from mien.serve.control import Performance
+from mien.serve.encoding import Encodings
 from mien.serve.options import Boxes, PageOptions, is_loopback
+from mien.serve.packets import KEY, SWAPPED, TICKS, Packet, Packets
 from mien.serve.process import serve
 from mien.serve.shared import Board, Link
 from mien.serve.visitors import Perform, Visitors
@@ -88,6 +90,8 @@ class BrowserOutput:
         self._controls: Controls | None = None
         self._boxes = Boxes(self.options.sessions)
         self._viewers = 0
+        self._encodings = Encodings()
+        self._fps = 30.0
         self._told = 0.0
         self._shown: dict[str, Any] = {}
         self._closing = False
@@ -95,22 +99,35 @@ class BrowserOutput:
         lock = context.Lock()
         self._board = Board(self._boxes.sizes, lock)
         ours, theirs = context.Pipe()
-        self._link = Link(ours)
+        theirs_packets, ours_packets = context.Pipe(duplex=False)
+        self._link, self._packets = Link(ours), Packets(ours_packets)
         self._server = context.Process(
             target=serve,
-            args=(self.options, self._boxes.sizes, lock, self._board.name, theirs),
+            args=(
+                self.options,
+                self._boxes.sizes,
+                lock,
+                self._board.name,
+                (theirs, theirs_packets),
+            ),
             name="mien-page",
             daemon=True,
         )
         self._server.start()
         theirs.close()
+        theirs_packets.close()
         try:
             port = self._wait(ours.poll)
         except BaseException:
             self._stop()
             raise
         self._visitors = Visitors(
-            self._board, self._link, self._boxes, perform, self.options.quality
+            self._board,
+            self._link,
+            self._packets,
+            self._boxes,
+            perform=perform,
+            quality=self.options.quality,
         )
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         self.url = f"http://{host}:{port}/"
@@ -140,19 +157,25 @@ class BrowserOutput:
 
     def open(self, width: int, height: int, fps: float) -> None:
         """Offer the server's camera on the page."""
+        self._fps = fps
         self._tell_state(camera=True)
 
     def write(self, shown: Shown) -> None:
-        """Encode a frame once for all viewers; without viewers nothing is done.
+        """Encode a frame once for all viewers of one kind; without viewers nothing is done.
 
         Raises:
             MediaError: The server's process ended.
         """
         if not self._server.is_alive():
             raise MediaError("the page's server ended")
+        if not self._encodings.wanted:
+            self._encodings.free()
+            if not self._viewers:
+                return
+        self._tell()
+        self._send_video(shown)
         if not self._viewers:
             return
-        self._tell()
         message = pictures.message(
             shown,
             shown.marked.frame.index,
@@ -162,6 +185,12 @@ class BrowserOutput:
         )
         if self._board.post(self._boxes.view, message):
             self._link.send("frame")
+
+    def _send_video(self, shown: Shown) -> None:
+        image, stamp = shown.marked.frame.image, round(shown.taken * TICKS)
+        for codec, key, data in self._encodings(image, stamp, self._fps):
+            flags = (KEY if key else 0) | (SWAPPED if shown.swapped else 0)
+            self._packets.send(Packet(0, codec, flags, stamp, data))
 
     def wait(self, seconds: float | None = None) -> None:
         """Serve browser cameras until the time is over, or Ctrl-C.
@@ -190,6 +219,7 @@ class BrowserOutput:
             self._server.kill()
             self._server.join()
         self._link.close()
+        self._packets.close()
         self._board.close()
 
     def _tell_state(self, *, camera: bool) -> None:
@@ -213,6 +243,14 @@ class BrowserOutput:
             match message["kind"]:
                 case "viewers":
                     self._viewers = message["count"]
+                    self._encodings.watch(message["counts"])
+                case "key" if message["session"] is None:
+                    self._encodings.key(message["codec"])
+                case "share" if message["session"] is None:
+                    self._encodings.share = message["share"]
+                case "count":
+                    encoders = self._encodings.count + self._visitors.encoders
+                    self._link.send("count", encoders=encoders, streams=self._visitors.count)
                 case "set" if message["session"] is None:
                     self._set(message)
                 case _:

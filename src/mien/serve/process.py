@@ -1,4 +1,4 @@
-"""The server's process, in which HTTP and sockets live, and no pixel is touched."""
+"""The server's process, in which HTTP, sockets and WebRTC live."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Lock
+from typing import Final
 
 import uvicorn
 
 from mien.serve import protocol
-from mien.serve.application import Hub, application
+from mien.serve.application import application
+from mien.serve.hub import Hub
 from mien.serve.options import PageOptions
+from mien.serve.packets import Packet, Packets
 from mien.serve.shared import Board, Link
+
+PACKETS: Final = 32
+"""That may wait for the loop; then the pipe fills, and the engine's output waits."""
 
 
 class _Server(uvicorn.Server):
@@ -48,11 +54,24 @@ def listen(options: PageOptions) -> socket.socket:
 
 
 def serve(
-    options: PageOptions, sizes: list[int], lock: Lock, memory: str, connection: Connection
+    options: PageOptions,
+    sizes: list[int],
+    lock: Lock,
+    memory: str,
+    connections: tuple[Connection, Connection],
 ) -> None:
-    """Serve until the engine's process says so or is gone; what a new process runs."""
+    """Serve until the engine's process says so or is gone; what a new process runs.
+
+    Args:
+        options: Where to listen, and limits.
+        sizes: Of the mailboxes.
+        lock: Theirs.
+        memory: Name of theirs.
+        connections: For words, and for packets.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="mien: %(message)s")
+    connection, packets = connections
     link = Link(connection)
     try:
         door = listen(options)
@@ -61,12 +80,12 @@ def serve(
         return
     board = Board(sizes, lock, memory)
     try:
-        asyncio.run(_run(Hub(options, board, link), door))
+        asyncio.run(_run(Hub(options, board, link), door, Packets(packets)))
     finally:
         board.close()
 
 
-async def _run(hub: Hub, door: socket.socket) -> None:
+async def _run(hub: Hub, door: socket.socket, packets: Packets) -> None:
     server = _Server(
         uvicorn.Config(
             application(hub),
@@ -93,6 +112,18 @@ async def _run(hub: Hub, door: socket.socket) -> None:
             loop.call_soon_threadsafe(hub.handle, message)
         loop.call_soon_threadsafe(setattr, server, "should_exit", True)
 
+    room = threading.Semaphore(PACKETS)
+
+    def deliver(packet: Packet) -> None:
+        room.release()
+        hub.packet(packet)
+
+    def carry() -> None:
+        for packet in packets:
+            room.acquire()
+            loop.call_soon_threadsafe(deliver, packet)
+
     threading.Thread(target=hear, name="mien-link", daemon=True).start()
+    threading.Thread(target=carry, name="mien-packets", daemon=True).start()
     hub.link.send("ready", port=door.getsockname()[1])
     await server.serve(sockets=[door])

@@ -19,6 +19,9 @@ VERSION: Final = 1
 PICTURE: Final = 1
 """The one kind of binary message: a JPEG."""
 
+DECODED: Final = 2
+"""Kind of a picture between our own processes: Y, U and V planes in 4:2:0, one after another."""
+
 HEADER: Final = struct.Struct("<4sBBHIIQIHH")
 """Magic, version, kind, flags, frame number, length of the metadata in bytes, capture time in
 microseconds, age in microseconds, width, height; little-endian, 32 bytes."""
@@ -34,6 +37,9 @@ MAX_PICTURE: Final = 2 * 1024 * 1024
 
 MAX_PIXELS: Final = 1280 * 720
 """Of a picture that a client sends."""
+
+MAX_OFFER: Final = 32 * 1024
+"""Bytes of a request for WebRTC; browsers send 2 to 8 thousand."""
 
 MAX_TEXT: Final = 4096
 """Characters of a text message."""
@@ -75,23 +81,39 @@ class Header:
 def pack(header: Header, jpeg: bytes, metadata: dict[str, Any] | None = None) -> bytes:
     """Put a message together."""
     words = json.dumps(metadata, separators=(",", ":")).encode() if metadata else b""
-    head = HEADER.pack(
+    return b"".join((head(header, PICTURE, len(words)), words, jpeg))
+
+
+def head(header: Header, kind: int, words: int = 0) -> bytes:
+    """The 32 bytes before a picture.
+
+    Args:
+        header: What they say.
+        kind: ``PICTURE`` or ``DECODED``.
+        words: Bytes of the metadata.
+    """
+    return HEADER.pack(
         MAGIC,
         VERSION,
-        PICTURE,
+        kind,
         header.flags,
         header.frame & 0xFFFFFFFF,
-        len(words),
+        words,
         header.captured & 0xFFFFFFFFFFFFFFFF,
         min(max(header.age, 0), 0xFFFFFFFF),
         header.width,
         header.height,
     )
-    return b"".join((head, words, jpeg))
 
 
-def unpack(message: bytes) -> tuple[Header, dict[str, Any] | None, bytes]:
+def unpack(
+    message: bytes | memoryview, expected: int = PICTURE
+) -> tuple[Header, dict[str, Any] | None, bytes | memoryview]:
     """Take a message apart: header, metadata, JPEG.
+
+    Args:
+        message: All of it.
+        expected: Its kind.
 
     Raises:
         UsageError: It is not of this form.
@@ -101,15 +123,15 @@ def unpack(message: bytes) -> tuple[Header, dict[str, Any] | None, bytes]:
     _, version, kind, flags, frame, words, captured, age, width, height = HEADER.unpack_from(
         message
     )
-    if version != VERSION or kind != PICTURE:
-        raise UsageError(f"expected version {VERSION}, kind {PICTURE}, not {version} and {kind}")
+    if version != VERSION or kind != expected:
+        raise UsageError(f"expected version {VERSION}, kind {expected}, not {version} and {kind}")
     body = HEADER.size + words
     if body > len(message):
         raise UsageError(f"the message ends within {words} bytes of metadata")
     metadata: Any = None
     if words:
         try:
-            metadata = json.loads(message[HEADER.size : body])
+            metadata = json.loads(bytes(message[HEADER.size : body]))
         except (ValueError, RecursionError) as error:
             raise UsageError("the metadata of a picture is no JSON") from error
     return Header(frame, captured, age, width, height, flags), metadata, message[body:]
@@ -135,6 +157,7 @@ class Hello(_Message):
         accepted: Whoever sits there read the notice and agreed.
         token: What the server asks for where it listens to other machines.
         metadata: Boxes, points and poses are wanted beside the picture.
+        pictures: They are to be sent here; False for who gets them by WebRTC.
     """
 
     type: Literal["hello"]
@@ -142,6 +165,7 @@ class Hello(_Message):
     accepted: bool = False
     token: str = Field("", max_length=256)
     metadata: bool = False
+    pictures: bool = True
 
 
 class Ack(_Message):
@@ -169,9 +193,42 @@ class Change(_Message):
     values: dict[str, str | float | bool] = Field(max_length=16)
 
 
-Message = Hello | Ack | Ping | Change
+class Pictures(_Message):
+    """Whether pictures are to be sent here, after all: for who tried WebRTC in vain."""
 
-_KINDS: Final[dict[str, type[Message]]] = {"hello": Hello, "ack": Ack, "ping": Ping, "set": Change}
+    type: Literal["pictures"]
+    on: bool
+
+
+class Offer(_Message):
+    """Asks for a WebRTC connection.
+
+    Attributes:
+        ticket: From ``welcome``.
+        sdp: What the browser offers.
+    """
+
+    ticket: str = Field(min_length=1, max_length=64)
+    sdp: str = Field(max_length=MAX_OFFER)
+
+
+def offer(body: bytes) -> Offer:
+    """Read a request for WebRTC.
+
+    Raises:
+        UsageError: It is no JSON, or is not of this form.
+    """
+    try:
+        return Offer.model_validate_json(body)
+    except ValidationError as error:
+        raise UsageError("expected an offer as JSON, with ticket and sdp") from error
+
+
+Message = Hello | Ack | Ping | Change | Pictures
+
+_KINDS: Final[dict[str, type[Message]]] = {
+    "hello": Hello, "ack": Ack, "ping": Ping, "set": Change, "pictures": Pictures,
+}  # fmt: skip
 
 
 def parse(text: str) -> Message:

@@ -62,8 +62,12 @@ class Board:
         """By which the other process opens it."""
         return self._memory.name
 
-    def post(self, box: int, message: bytes) -> bool:
+    def post(self, box: int, *parts: bytes | memoryview) -> bool:
         """Make this the newest message.
+
+        Args:
+            box: Which mailbox.
+            parts: The message, in pieces that are put one after another.
 
         Returns:
             Whether the reader has to be called: it was not since it last took a message.
@@ -72,16 +76,19 @@ class Board:
             ValueError: The message is larger than the mailbox.
             Gone: The reader died in the worst moment.
         """
-        if len(message) > self.sizes[box]:
-            raise ValueError(f"{len(message)} bytes for a mailbox of {self.sizes[box]}")
+        length = sum(map(len, parts))
+        if length > self.sizes[box]:
+            raise ValueError(f"{length} bytes for a mailbox of {self.sizes[box]}")
         with self._locked():
             newest, reading, *_ = self._load(box)
             slot = next(n for n in range(SLOTS) if n not in (newest, reading))
-        start = self._slot(box, slot)
-        self._buffer[start : start + len(message)] = message
+        place = self._slot(box, slot)
+        for part in parts:
+            self._buffer[place : place + len(part)] = part
+            place += len(part)
         with self._locked():
             _, reading, called, number, *lengths = self._load(box)
-            lengths[slot] = len(message)
+            lengths[slot] = length
             self._save(box, slot, reading, True, number + 1, *lengths)
         return not called
 

@@ -6,15 +6,21 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import cv2
+import numpy as np
 
 from mien.errors import MediaError, MienError
 from mien.live.types import Shown
 from mien.media.jpeg import decode_jpeg
 from mien.serve import pictures, protocol
+from mien.serve.encoding import Encodings
 from mien.serve.options import Boxes
+from mien.serve.packets import KEY, SWAPPED, Packet, Packets
 from mien.serve.shared import Board, Gone, Link
-from mien.types import Frame
+from mien.types import Frame, Image
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +50,29 @@ class Perform(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Visit:
+    """One browser camera.
+
+    Attributes:
+        perform: Swaps its pictures.
+        serial: Of the camera.
+        encodings: Of what it gets by WebRTC.
+        made: What was swapped and is not sent yet, with the header that it came under.
+        last: Seconds, when the last frame came.
+        interval: Seconds between two frames, about.
+    """
+
+    perform: Perform
+    serial: int
+    encodings: Encodings = field(default_factory=Encodings)
+    made: tuple[Shown, protocol.Header, bool] | None = None
+    last: float = 0.0
+    interval: float = 1 / 30
+
+
 class Visitors:
-    """Swaps the pictures of all browser cameras in one thread, in turn.
+    """Swaps the pictures of all browser cameras in one thread, in turn; another encodes them.
 
     A camera is queued when it has a new picture, and at most once; so each gets one frame before
     any gets its second, and the newest is taken when its turn comes.
@@ -53,6 +80,7 @@ class Visitors:
     Args:
         board: Mailboxes.
         link: To the server's process.
+        packets: To the server's process, for video.
         boxes: Whose mailbox is which.
         perform: Makes what swaps for one camera; None turns them away.
         quality: Of JPEGs.
@@ -62,21 +90,35 @@ class Visitors:
         self,
         board: Board,
         link: Link,
+        packets: Packets,
         boxes: Boxes,
+        *,
         perform: Callable[[], Perform] | None,
         quality: int,
     ) -> None:
-        self._board, self._link, self._boxes = board, link, boxes
+        self._board, self._link, self._packets, self._boxes = board, link, packets, boxes
         self._make, self._quality = perform, quality
-        self._visits: dict[int, Perform] = {}
+        self._visits: dict[int, _Visit] = {}
         self._turns: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="mien-visitors", daemon=True)
-        self._thread.start()
+        self._made: queue.Queue[int | None] = queue.Queue()
+        # Held while something is sent, so that nothing is sent once a camera is closed.
+        self._sending = threading.Lock()
+        self._threads = [
+            threading.Thread(target=work, name=f"mien-{name}", daemon=True)
+            for work, name in ((self._work, "visitors"), (self._send_all, "encoding"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def count(self) -> int:
         """Browser cameras that are open."""
         return len(self._visits)
+
+    @property
+    def encoders(self) -> int:
+        """Encoders that are open."""
+        return sum(visit.encodings.count for visit in list(self._visits.values()))
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Queue what the server's process says of a browser camera."""
@@ -85,8 +127,10 @@ class Visitors:
     def close(self) -> None:
         """Stop; a frame being swapped is finished."""
         self._turns.put(None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(10)
+        self._made.put(None)
+        for thread in self._threads:
+            if threading.current_thread() is not thread:
+                thread.join(10)
 
     def _work(self) -> None:
         while (message := self._turns.get()) is not None:
@@ -103,32 +147,69 @@ class Visitors:
                 self._say(session, "error", message="the picture could not be swapped")
 
     def _turn(self, kind: str, session: Any, message: Mapping[str, Any]) -> None:
+        visit = self._visits.get(session)
         match kind:
             case "open":
                 if self._make is None:
                     raise MediaError("this server takes no cameras of browsers")
-                visit = self._visits[session] = self._make()
-                self._settings(session, visit)
+                visit = self._visits[session] = _Visit(self._make(), message["serial"])
+                self._settings(session, visit.perform)
             case "close":
-                self._visits.pop(session, None)
+                with self._sending:
+                    self._visits.pop(session, None)
                 self._link.send("closed", session=session)
-            case "set" if session in self._visits:
+            case "set" if visit is not None:
                 try:
-                    self._visits[session].change(message["values"])
+                    visit.perform.change(message["values"])
                 finally:
-                    self._settings(session, self._visits[session])
-            case "frame" if session in self._visits:
-                self._swap(session, self._visits[session])
+                    self._settings(session, visit.perform)
+            case "watch" if visit is not None:
+                visit.encodings.watch(message["counts"])
+            case "key" if visit is not None:
+                visit.encodings.key(message["codec"])
+            case "share" if visit is not None:
+                visit.encodings.share = message["share"]
+            case "frame" if visit is not None:
+                self._swap(session, visit)
 
-    def _swap(self, session: int, visit: Perform) -> None:
-        inward, outward = self._boxes.of(session)
-        taken = self._board.take(inward)
+    def _swap(self, session: int, visit: _Visit) -> None:
+        taken = self._board.take(self._boxes.of(session)[0])
         if taken is None:
             return
         arrived = int.from_bytes(taken[1][:8], "little") / 1e6
-        header, _, jpeg = protocol.unpack(taken[1][8:])
-        image = decode_jpeg(jpeg, max_pixels=protocol.MAX_PIXELS)
-        shown = visit(Frame(image, header.frame), arrived)
+        message = memoryview(taken[1])[8:]
+        decoded = message[5] == protocol.DECODED
+        if decoded:
+            header, _, data = protocol.unpack(message, protocol.DECODED)
+            image = from_planes(data, header.width, header.height)
+        else:
+            header, _, data = protocol.unpack(message)
+            image = decode_jpeg(bytes(data), max_pixels=protocol.MAX_PIXELS)
+        shown = visit.perform(Frame(image, header.frame), arrived)
+        visit.made = (shown, header, decoded)  # in place of one that waits
+        self._made.put(session)
+
+    def _send_all(self) -> None:
+        while (session := self._made.get()) is not None:
+            with self._sending:
+                visit = self._visits.get(session)
+                if visit is None or visit.made is None:
+                    continue
+                (shown, header, decoded), visit.made = visit.made, None
+                try:
+                    if decoded:
+                        self._send_video(visit, shown, header.captured)
+                    else:
+                        self._send_picture(session, shown, header)
+                except MienError as error:
+                    if isinstance(error, Gone):
+                        return
+                    self._say(session, "error", message=str(error))
+                except Exception:
+                    log.exception("a picture could not be encoded")
+                    self._say(session, "error", message="the picture could not be encoded")
+
+    def _send_picture(self, session: int, shown: Shown, header: protocol.Header) -> None:
         message = pictures.message(
             shown,
             header.frame,
@@ -136,8 +217,17 @@ class Visitors:
             quality=self._quality,
             limit=protocol.MAX_MESSAGE,
         )
-        if self._board.post(outward, message):
+        if self._board.post(self._boxes.of(session)[1], message):
             self._link.send("frame", session=session)
+
+    def _send_video(self, visit: _Visit, shown: Shown, stamp: int) -> None:
+        passed, visit.last = shown.taken - visit.last, shown.taken
+        if passed < 1:
+            visit.interval += 0.1 * (passed - visit.interval)
+        image = shown.marked.frame.image
+        for codec, key, data in visit.encodings(image, stamp, 1 / max(visit.interval, 0.016)):
+            flags = (KEY if key else 0) | (SWAPPED if shown.swapped else 0)
+            self._packets.send(Packet(visit.serial, codec, flags, stamp, data))
 
     def _settings(self, session: int, visit: Perform) -> None:
         values, choices = visit.settings(), visit.choices()
@@ -145,3 +235,15 @@ class Visitors:
 
     def _say(self, session: Any, kind: str, **values: Any) -> None:
         self._link.send("answer", session=session, words={"kind": kind, **values})
+
+
+def from_planes(data: bytes | memoryview, width: int, height: int) -> Image:
+    """``(height, width, 3)`` uint8 RGB of Y, U and V planes in 4:2:0: BT.601, limited range.
+
+    Raises:
+        MediaError: It is not that many bytes, or a side is odd.
+    """
+    if width % 2 or height % 2 or len(data) != width * height * 3 // 2 or not len(data):
+        raise MediaError(f"{len(data)} bytes are no decoded picture of {width}x{height}")
+    planes = np.frombuffer(data, np.uint8).reshape(height * 3 // 2, width)
+    return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2RGB_I420), np.uint8)

@@ -1,11 +1,13 @@
 // The page: what is chosen goes to the server, what comes back is drawn.
 import { Connection, Figures } from "./protocol.js";
+import { Peer, possible } from "./webrtc.js";
 
 const $ = (id) => document.getElementById(id);
 const hash = new URLSearchParams(location.hash.slice(1));
 const token = hash.get("token") ?? "";
 const canvas = $("picture");
 const context = canvas.getContext("2d", { alpha: false });
+const video = $("video");
 const LABELS = {
   identity: "Face",
   strength: "Strength",
@@ -18,6 +20,8 @@ const LABELS = {
 
 let connection = null;
 let camera = null; // what takes and sends pictures of this browser's camera
+let peer = null; // while the picture comes by WebRTC
+let way = "socket"; // by which it comes: webrtc or socket
 let figures = new Figures();
 let server = {};
 let shown = 0;
@@ -26,7 +30,7 @@ const chosen = () => document.querySelector("input[name=role]:checked")?.value;
 const say = (text) => { $("message").textContent = text; };
 
 async function about() {
-  let known = { server_camera: true, browser_cameras: true };
+  let known = { server_camera: true, browser_cameras: true, webrtc: true };
   try {
     known = await (await fetch("/about")).json();
   } catch { /* the start says what is wrong */ }
@@ -38,6 +42,10 @@ async function about() {
   const wanted = document.querySelector(`input[name=role][value="${hash.get("role")}"]`);
   if (wanted && !wanted.disabled) wanted.checked = true;
   if (hash.get("size")) $("size").value = hash.get("size");
+  if (!known.webrtc || !possible()) {
+    $("way").value = "socket";
+    for (const option of $("way").options) option.disabled = option.value !== "socket";
+  } else if (hash.get("way")) $("way").value = hash.get("way");
   $("accepted").checked = localStorage.getItem("mien-accepted") === "yes";
   document.body.classList.toggle("only", hash.has("only"));
   showRows();
@@ -63,14 +71,20 @@ async function start() {
   }
   figures = new Figures();
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`;
-  const hello = { role, accepted: $("accepted").checked, token };
+  const direct = $("way").value !== "socket";
+  const hello = { role, accepted: $("accepted").checked, token, pictures: !direct };
   connection = new Connection(url, hello, {
     welcome: (message) => {
       localStorage.setItem("mien-accepted", "yes");
       running(true);
       if (message.values) showSettings(message);
-      camera?.run(connection);
+      if (direct && message.webrtc) byPeer(message.webrtc, role);
+      else bySocket();
     },
+    stamps: ({ origin }) => { if (peer) peer.stamps.origin = origin; },
+    taken: (taken) => { if (peer) peer.stamps.taken = taken; },
+    swapped: ({ on }) => { document.body.dataset.swapped = on; },
+    peer: ({ state, message }) => { if (state === "failed") peer?.gone(message); },
     settings: showSettings,
     statistics: ({ values, viewers }) => { server = { ...values, viewers }; },
     error: (message) => say(`${message[0].toUpperCase()}${message.slice(1)}.`),
@@ -79,7 +93,56 @@ async function start() {
   });
 }
 
+/** Let the picture come by WebRTC; where that fails by the socket, unless it was asked for. */
+async function byPeer(offered, role) {
+  const mine = connection;
+  const give_up = (reason) => {
+    peer = null;
+    if (connection !== mine) return;
+    if ($("way").value === "webrtc") {
+      stop();
+      say(`WebRTC does not work here: ${reason}.`);
+    } else {
+      say(`WebRTC does not work here (${reason}), so the picture comes by WebSocket.`);
+      bySocket();
+    }
+  };
+  peer = new Peer(video, offered, camera?.stream ?? null, {
+    frame: ({ rtp, now }) => {
+      const age = role === "view"
+        ? peer?.stamps.ageOfTheirs(rtp, now, connection?.clock.offset ?? 0)
+        : peer?.stamps.ageOfOurs(rtp, now);
+      figures.add(now, age ?? null);
+      shown += 1;
+      Object.assign(document.body.dataset, { shown, way: "webrtc" });
+    },
+    lost: give_up,
+  });
+  show("webrtc");
+  const opened = peer;
+  try {
+    await opened.open();
+  } catch (error) {
+    if (peer === opened) give_up(error.message);
+  }
+}
+
+function bySocket() {
+  show("socket");
+  connection?.send({ type: "pictures", on: true });
+  camera?.run(connection);
+}
+
+function show(by) {
+  way = by;
+  video.hidden = by !== "webrtc";
+  canvas.hidden = by === "webrtc";
+  document.body.dataset.way = by;
+}
+
 function stop() {
+  peer?.close();
+  peer = null;
   camera?.stop();
   connection?.close();
   camera = connection = null;
@@ -91,6 +154,7 @@ function running(on) {
   $("settings").hidden = $("stop").hidden = !on;
   $("go").disabled = false;
   document.body.classList.toggle("running", on);
+  if (!on) show("socket");
   $("figures").textContent = "";
   (on ? $("stop") : $("go")).focus();
 }
@@ -114,12 +178,14 @@ async function draw(picture, role) {
 setInterval(() => {
   if (!connection) return;
   const { fps, p50, p95 } = figures.summary(performance.now());
-  const more = [`${canvas.width}×${canvas.height}`];
+  const [width, height] = way === "webrtc" ? [video.videoWidth, video.videoHeight] : [canvas.width, canvas.height];
+  const more = [`${width}×${height}`, way === "webrtc" ? "WebRTC" : "WebSocket"];
   if (server.step_name) more.push(server.step_name);
   if (server.viewers > 1) more.push(`${server.viewers} viewers`);
-  $("figures").textContent =
-    `${fps.toFixed(0)} fps · age ${p50.toFixed(0)} ms, 95 %: ${p95.toFixed(0)} ms · ${more.join(" · ")}`;
-  Object.assign(document.body.dataset, { fps: fps.toFixed(2), p50: p50.toFixed(1), p95: p95.toFixed(1) });
+  const age = p50 === null ? "age not known" : `age ${p50.toFixed(0)} ms, 95 %: ${p95.toFixed(0)} ms`;
+  $("figures").textContent = `${fps.toFixed(0)} fps · ${age} · ${more.join(" · ")}`;
+  const known = p50 === null ? {} : { p50: p50.toFixed(1), p95: p95.toFixed(1) };
+  Object.assign(document.body.dataset, { fps: fps.toFixed(2), width, height, ...known });
 }, 500);
 
 async function openCamera() {
@@ -133,9 +199,8 @@ async function openCamera() {
     video: { width, height, frameRate: { ideal: 30 }, ...(device ? { deviceId: { exact: device } } : {}) },
   });
   listDevices();
-  const video = document.createElement("video");
-  Object.assign(video, { srcObject: stream, muted: true, playsInline: true });
-  await video.play();
+  const own = document.createElement("video");
+  Object.assign(own, { srcObject: stream, muted: true, playsInline: true });
   const small = new OffscreenCanvas(width, height);
   const pen = small.getContext("2d", { alpha: false });
   let going = true;
@@ -151,14 +216,15 @@ async function openCamera() {
     const number = frame++;
     away.push(number);
     const captured = (seen ?? now) * 1000;
-    const scale = Math.max(width / video.videoWidth, height / video.videoHeight);
-    const w = video.videoWidth * scale, h = video.videoHeight * scale;
-    pen.drawImage(video, (width - w) / 2, (height - h) / 2, w, h);
+    const scale = Math.max(width / own.videoWidth, height / own.videoHeight);
+    const w = own.videoWidth * scale, h = own.videoHeight * scale;
+    pen.drawImage(own, (width - w) / 2, (height - h) / 2, w, h);
     const blob = await small.convertToBlob({ type: "image/jpeg", quality: 0.85 });
     to.sendPicture({ frame: number, captured, width, height }, await blob.arrayBuffer());
   }
 
   return {
+    stream,
     returned: (number) => { away = away.filter((n) => n > number); },
     run(to) {
       const each = (now, data) => {
@@ -167,15 +233,16 @@ async function openCamera() {
         next();
       };
       const next = () => {
-        if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(each);
+        if (own.requestVideoFrameCallback) own.requestVideoFrameCallback(each);
         else requestAnimationFrame(each);
       };
-      next();
+      // Only the socket needs its pixels; WebRTC takes the track as it is.
+      own.play().then(next, () => {});
     },
     stop() {
       going = false;
       for (const track of stream.getTracks()) track.stop();
-      video.srcObject = null;
+      own.srcObject = null;
     },
   };
 }

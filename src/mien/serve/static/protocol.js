@@ -59,7 +59,7 @@ export class Clock {
   }
 }
 
-/** Frames a second and ages over the last two seconds. */
+/** Frames a second and ages over the last two seconds; null for an age that is not known. */
 export class Figures {
   #seen = [];
 
@@ -70,8 +70,8 @@ export class Figures {
 
   summary(now) {
     const seen = this.#seen.filter((s) => s.now >= now - 2000);
-    const ages = seen.map((s) => s.age).sort((a, b) => a - b);
-    const at = (share) => (ages.length ? ages[Math.min(ages.length - 1, Math.floor(share * ages.length))] : 0);
+    const ages = seen.map((s) => s.age).filter((age) => age !== null).sort((a, b) => a - b);
+    const at = (share) => (ages.length ? ages[Math.min(ages.length - 1, Math.floor(share * ages.length))] : null);
     const span = seen.length > 1 ? (seen[seen.length - 1].now - seen[0].now) / 1000 : 0;
     return { fps: span > 0 ? (seen.length - 1) / span : 0, p50: at(0.5), p95: at(0.95) };
   }

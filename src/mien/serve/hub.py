@@ -1,0 +1,427 @@
+"""Who is connected, and what passes between them and the engine's process."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from mien.errors import UsageError
+from mien.serve import protocol
+from mien.serve.options import Boxes, PageOptions
+from mien.serve.packets import NAMES, Packet
+from mien.serve.shared import Board, Link
+
+if TYPE_CHECKING:
+    import av
+
+    from mien.serve.rtc import Peer
+
+log = logging.getLogger(__name__)
+
+
+class Client:
+    """One socket: what is to be sent, and what was not acknowledged.
+
+    One picture waits, and a newer one takes its place; at most ``WINDOW`` are on their way. So
+    a client that is slow, or does not read at all, costs one picture of memory and no time.
+    """
+
+    def __init__(self, socket: WebSocket) -> None:
+        self.socket = socket
+        self.role = ""
+        self.metadata = False
+        self.pictures = True
+        self.session: int | None = None
+        self.serial = 0
+        self.ticket = ""
+        self.peer: Peer | None = None
+        self._picture: bytes | None = None
+        self._words: deque[str] = deque(maxlen=32)
+        self._due = asyncio.Event()
+        self._away: deque[tuple[int, float]] = deque()
+        self._tokens, self._counted = 2.0 * protocol.RATE, time.monotonic()
+
+    def picture(self, message: bytes) -> None:
+        """Send this picture next, in place of one that waits."""
+        if not self.pictures:
+            return
+        self._picture = message if self.metadata else protocol.without_metadata(message)
+        self._due.set()
+
+    def say(self, kind: str, **values: Any) -> None:
+        """Send words as soon as the socket takes them."""
+        self._words.append(json.dumps({"type": kind, **values}))
+        self._due.set()
+
+    def acknowledged(self, frame: int) -> None:
+        """All pictures up to this one have arrived."""
+        if any(number == frame for number, _ in self._away):
+            while self._away and self._away.popleft()[0] != frame:
+                pass
+            self._due.set()
+
+    def allowed(self) -> bool:
+        """Count a message; False where there were too many."""
+        now = time.monotonic()
+        earned = (now - self._counted) * protocol.RATE
+        self._tokens, self._counted = min(self._tokens + earned, 2.0 * protocol.RATE), now
+        self._tokens -= 1
+        return self._tokens >= 0
+
+    async def send_all(self) -> None:
+        """Send until the client is gone or stalls.
+
+        Raises:
+            TimeoutError: It neither took a message nor acknowledged one for ``STALL_SECONDS``.
+        """
+        while True:
+            left = None  # until the oldest picture without an acknowledgement counts as stalled
+            if self._away:
+                left = self._away[0][1] + protocol.STALL_SECONDS - time.monotonic()
+            async with asyncio.timeout(left):
+                await self._due.wait()
+            self._due.clear()
+            async with asyncio.timeout(protocol.STALL_SECONDS):
+                while self._words:
+                    await self.socket.send_text(self._words.popleft())
+                if self._picture is not None and len(self._away) < protocol.WINDOW:
+                    message, self._picture = self._picture, None
+                    frame = int.from_bytes(message[8:12], "little")
+                    self._away.append((frame, time.monotonic()))
+                    await self.socket.send_bytes(message)
+
+
+class Hub:
+    """Who is connected, and the way between them and the engine's process.
+
+    Args:
+        options: Limits and the token.
+        board: Mailboxes; this process reads pictures of the engine and writes those of clients.
+        link: To the engine's process.
+    """
+
+    def __init__(self, options: PageOptions, board: Board, link: Link) -> None:
+        self.options, self.board, self.link = options, board, link
+        self.boxes = Boxes(options.sessions)
+        self.clients: set[Client] = set()
+        self.state: dict[str, Any] = {"server_camera": False, "settings": {}, "choices": {}}
+        self._counts: asyncio.Queue[dict[str, int]] = asyncio.Queue()
+        self._serial = 0
+        self._frames = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._sessions: dict[int, Client | None] = {}  # None: the engine is still closing it
+
+    def handle(self, message: dict[str, Any]) -> None:
+        """Take a message of the engine's process."""
+        kind, session = message.pop("kind"), message.pop("session", None)
+        match kind:
+            case "frame":
+                self._picture(session)
+            case "closed":
+                for box in self.boxes.of(session):
+                    self.board.clear(box)
+                self._sessions.pop(session, None)
+            case "state":
+                self.state.update(message)
+                self._tell("view", "settings", **self._settings())
+            case "answer":
+                client = self._sessions.get(session)
+                if client is not None:
+                    words = message["words"]
+                    client.say(words.pop("kind"), **words)
+            case "count":
+                self._counts.put_nowait(message)
+            case "refused":  # by number of the client, not of a session
+                for client in self.clients:
+                    if id(client) == message["client"]:
+                        client.say("error", message=message["message"])
+            case "statistics":
+                self._tell("view", "statistics", **message, viewers=self._count("view"))
+
+    def _picture(self, session: int | None) -> None:
+        box = self.boxes.view if session is None else self.boxes.of(session)[1]
+        taken = self.board.take(box)
+        if taken is None:
+            return
+        if session is None:
+            for client in self.clients:
+                if client.role == "view":
+                    client.picture(taken[1])
+        else:
+            owner = self._sessions.get(session)
+            if owner is not None:
+                owner.picture(taken[1])
+
+    async def count(self) -> dict[str, int]:
+        """What is open here and in the engine's process.
+
+        Raises:
+            TimeoutError: The engine does not answer.
+        """
+        self.link.send("count")
+        async with asyncio.timeout(2):
+            theirs = await self._counts.get()
+        viewers, cameras = self._count("view"), self._count("camera")
+        return {"viewers": viewers, "cameras": cameras, "peers": self.peers, **theirs}
+
+    def packet(self, packet: Packet) -> None:
+        """Take an encoded frame of the engine's process."""
+        for client in self.clients:
+            peer = client.peer
+            if peer is not None and client.serial == packet.serial:
+                peer.push(packet)
+
+    def _tell(self, role: str, kind: str, **values: Any) -> None:
+        for client in self.clients:
+            if client.role == role:
+                client.say(kind, **values)
+
+    def _count(self, role: str) -> int:
+        return sum(client.role == role for client in self.clients)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"values": self.state["settings"], "choices": self.state["choices"]}
+
+    async def talk(self, client: Client) -> None:
+        """Serve a client from its first message to its end."""
+        async with asyncio.timeout(protocol.HELLO_SECONDS):
+            hello = protocol.parse(await _text(client))
+        self._let_in(client, hello)
+        self.clients.add(client)
+        sending = asyncio.create_task(client.send_all())
+        receiving = asyncio.create_task(self._listen(client))
+        try:
+            await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.clients.discard(client)
+            self._leave(client)
+            for task in (sending, receiving):
+                task.cancel()
+            results = await asyncio.gather(sending, receiving, return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+
+    def _let_in(self, client: Client, hello: protocol.Message) -> None:
+        if not isinstance(hello, protocol.Hello):
+            raise UsageError("expected the message 'hello' first")
+        token = self.options.token
+        if token and not hmac.compare_digest(token.encode(), hello.token.encode()):
+            raise UsageError("the token is missing or wrong; open the address that mien printed")
+        if not hello.accepted:
+            raise UsageError("the notice on consent has to be accepted before the start")
+        client.metadata, client.pictures = hello.metadata, hello.pictures
+        if hello.role == "camera":
+            self._open_session(client)
+        elif not self.state["server_camera"]:
+            raise UsageError("the server has no camera; use the one of the browser")
+        client.role = hello.role
+        client.ticket = secrets.token_urlsafe(24) if self.options.webrtc else ""
+        client.say(
+            "welcome",
+            version=protocol.VERSION,
+            role=hello.role,
+            clock=time.monotonic_ns() // 1000,
+            **(self._settings() if hello.role == "view" else {}),
+            limits={
+                "bytes": protocol.MAX_MESSAGE,
+                "pixels": protocol.MAX_PIXELS,
+                "window": protocol.WINDOW,
+            },
+            **self._webrtc(client),
+        )
+        if hello.role == "view":
+            self.clients.add(client)
+            self._tell_viewers()
+
+    def _webrtc(self, client: Client) -> dict[str, Any]:
+        if not client.ticket:
+            return {}
+        ice = [
+            {"urls": server.url, "username": server.username, "credential": server.credential}
+            for server in self.options.ice
+        ]
+        return {"webrtc": {"ticket": client.ticket, "ice": ice}}
+
+    def _open_session(self, client: Client) -> None:
+        free = set(range(self.options.sessions)) - set(self._sessions)
+        if not free:
+            raise BusyError(
+                f"all {self.options.sessions} places for browser cameras are taken; try later"
+            )
+        self._serial += 1
+        client.session, client.serial = min(free), self._serial
+        self._sessions[client.session] = client
+        self.link.send("open", session=client.session, serial=client.serial)
+
+    def _leave(self, client: Client) -> None:
+        client.ticket = ""
+        self._close_peer(client)
+        if client.session is not None:
+            self._sessions[client.session] = None
+            self.link.send("close", session=client.session)
+        else:
+            self._tell_viewers()
+
+    # --- WebRTC --------------------------------------------------------------------------------
+
+    async def connect(self, ticket: str, offer: str) -> str:
+        """Answer an offer of a client whose ticket this is; in place of an earlier one of his.
+
+        Raises:
+            UsageError: There is no such client, or the offer is not to be answered.
+            BusyError: There is no place.
+        """
+        from mien.serve.rtc import Peer  # noqa: PLC0415 - slow to import, and not always needed
+
+        client = next(
+            (c for c in self.clients if c.ticket and hmac.compare_digest(c.ticket, ticket)), None
+        )
+        if client is None:
+            raise UsageError("the ticket is not that of an open socket")
+        self._close_peer(client)
+        if self.peers >= self.options.peers:
+            raise BusyError(f"all {self.options.peers} places for WebRTC are taken")
+
+        def asks(kind: str, **values: Any) -> None:
+            if kind == "share":
+                peers = [c.peer for c in self.clients if c.serial == client.serial]
+                values = {"share": min((p.share for p in peers if p is not None), default=1.0)}
+            self.link.send(kind, session=client.session, **values)
+
+        def frame(picture: av.VideoFrame, stamp: int) -> None:
+            if client.peer is peer:
+                self._from_track(client, picture, stamp)
+
+        peer = client.peer = Peer(
+            self.options.ice,
+            says=client.say,
+            asks=asks,
+            frame=frame,
+            watches=lambda: self._tell_watching(client),
+        )
+        try:
+            camera = client.session is not None
+            sound = not camera and bool(self.state.get("sound"))
+            return await peer.answer(offer, self.options.host, camera=camera, sound=sound)
+        except BaseException:
+            if client.peer is peer:
+                self._close_peer(client)
+            raise
+
+    @property
+    def peers(self) -> int:
+        """WebRTC connections that are open, or being closed."""
+        return sum(client.peer is not None for client in self.clients) + len(self._closing)
+
+    def _close_peer(self, client: Client) -> None:
+        peer, client.peer = client.peer, None
+        if peer is not None:
+            task = asyncio.ensure_future(peer.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close all WebRTC connections."""
+        for client in self.clients:
+            self._close_peer(client)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=5)
+
+    def _from_track(self, client: Client, picture: av.VideoFrame, stamp: int) -> None:
+        if client.session is None:
+            return
+        width, height = picture.width & ~1, picture.height & ~1
+        if not 0 < width * height <= protocol.MAX_PIXELS:
+            client.say(
+                "error",
+                message=f"a picture of {picture.width}x{picture.height} came, "
+                f"the limit is {protocol.MAX_PIXELS} pixels",
+            )
+            return
+        if (width, height) != (picture.width, picture.height) or picture.format.name not in (
+            "yuv420p",
+            "yuvj420p",
+        ):
+            picture = picture.reformat(width, height, "yuv420p")
+        received = (time.monotonic_ns() // 1000).to_bytes(8, "little")
+        self._frames += 1
+        header = protocol.Header(self._frames, max(stamp, 0), 0, width, height)
+        head = protocol.head(header, protocol.DECODED)
+        planes = picture.to_ndarray().tobytes()
+        if self.board.post(self.boxes.of(client.session)[0], received, head, planes):
+            self.link.send("frame", session=client.session)
+
+    def _tell_watching(self, client: Client) -> None:
+        if client.session is None:
+            self._tell_viewers()
+        elif client in self.clients:
+            counts = {} if client.peer is None else {client.peer.codec: 1}
+            self.link.send("watch", session=client.session, counts=counts)
+
+    def _tell_viewers(self) -> None:
+        """How many watch the server's camera, and how."""
+        watching = [c for c in self.clients if c.role == "view"]
+        peers = [c.peer for c in watching if c.peer is not None]
+        counts = {name: sum(peer.codec == name for peer in peers) for name in NAMES}
+        counts["opus"] = sum(peer.sound and bool(peer.codec) for peer in peers)
+        self.link.send("viewers", count=sum(c.pictures for c in watching), counts=counts)
+
+    async def _listen(self, client: Client) -> None:
+        while True:
+            event = await client.socket.receive()
+            if event["type"] == "websocket.disconnect":
+                return
+            if not client.allowed():
+                raise UsageError(f"too many messages came; the limit is {protocol.RATE} a second")
+            data = event.get("bytes")
+            if data is not None:
+                self._from_camera(client, data)
+            else:
+                self._from_page(client, protocol.parse(event.get("text") or ""))
+
+    def _from_camera(self, client: Client, data: bytes) -> None:
+        if client.session is None:
+            raise UsageError("only a client in the role 'camera' sends pictures")
+        protocol.unpack(data)
+        received = (time.monotonic_ns() // 1000).to_bytes(8, "little")
+        if self.board.post(self.boxes.of(client.session)[0], received + data):
+            self.link.send("frame", session=client.session)
+
+    def _from_page(self, client: Client, message: protocol.Message) -> None:
+        match message:
+            case protocol.Ack():
+                client.acknowledged(message.frame)
+            case protocol.Ping():
+                client.say("pong", sent=message.sent, clock=time.monotonic_ns() // 1000)
+            case protocol.Change():
+                self.link.send(
+                    "set", session=client.session, client=id(client), values=message.values
+                )
+            case protocol.Pictures():
+                client.pictures = message.on
+                self._tell_viewers()
+            case protocol.Hello():
+                raise UsageError("the message 'hello' came twice")
+
+
+class BusyError(UsageError):
+    """There is no place for another client."""
+
+
+async def _text(client: Client) -> str:
+    event = await client.socket.receive()
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect
+    text = event.get("text")
+    if not isinstance(text, str):
+        raise UsageError("expected the message 'hello' first")
+    return text
