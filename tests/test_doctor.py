@@ -44,6 +44,8 @@ class Machine(doctor.System):
         self.encoders = ENCODERS
         self.chain: float | str = 0.5
         self.bytes = 50 << 30
+        self.modules = {"_tkinter", "sounddevice"}
+        self.microphones: list[tuple[int, str]] | str = [(0, "Mic")]
         self.__dict__.update(changes)
 
     def read(self, path):
@@ -61,6 +63,8 @@ class Machine(doctor.System):
             said = self.trials.get(trial[1], "")
         elif "encoders" in program:
             said = self.encoders
+        elif "media.microphones" in program:
+            said = self.microphones
         else:
             compile(program, "chain", "exec")
             said = self.chain
@@ -73,6 +77,9 @@ class Machine(doctor.System):
 
     def library(self, name):
         return name in self.libraries
+
+    def module(self, name):
+        return name in self.modules
 
     def cores(self):
         return 2
@@ -311,3 +318,51 @@ def test_what_a_library_asks_for(tmp_path: Path):
     assert found == ("libcublas.so.12", "libcudart.so.12", "libcudnn.so.9")
     assert installation.libraries(tmp_path, "providers_tensorrt") == ("libnvinfer.so.10",)
     assert installation.libraries(tmp_path, "providers_other") == ()
+
+
+# --- live -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "mend"),
+    [({}, "Mic", ""),
+     ({"microphones": []}, "none", ""),
+     ({"modules": set()}, "sounddevice is not installed", "pip install mien[audio]"),
+     ({"microphones": "!microphones need the library PortAudio (not found)"}, "no PortAudio",
+      "sudo apt install libportaudio2")],
+)  # fmt: skip
+def test_microphones_and_what_they_lack(tmp_path, changes, text, mend):
+    found = examined(Machine(**changes), tmp_path)
+    assert (finding(found, "microphone").text, finding(found, "microphone").mend) == (text, mend)
+    assert found.ok
+
+
+def test_without_tk_there_is_no_window(tmp_path):
+    found = finding(examined(Machine(modules=set()), tmp_path), "window")
+    assert (found.state, found.mend) == ("none", "sudo apt install python3-tk")
+    assert finding(examined(Machine(), tmp_path), "window").state == "ok"
+
+
+def test_a_virtual_camera_that_is_not_there_is_explained(tmp_path):
+    machine = Machine()
+    machine.paths += ["/lib/modules/6.1/updates/dkms/v4l2loopback.ko.xz"]
+    found = finding(examined(machine, tmp_path), "virtual camera")
+    assert found.text == "none: v4l2loopback is not loaded"
+    assert found.mend.startswith("sudo modprobe v4l2loopback")
+    machine.files["/proc/modules"] = "v4l2loopback 45056 0 - Live\n"
+    found = finding(examined(machine, tmp_path), "virtual camera")
+    assert found.text == "none: v4l2loopback is loaded, without a device"
+    assert "modprobe -r" in found.mend
+
+
+@pytest.mark.parametrize(
+    ("modules", "paths", "text", "words"),
+    [(set(), [], "pyvirtualcam is not installed", "GPL-2.0"),
+     ({"pyvirtualcam"}, [], "OBS Studio is not installed", "install OBS Studio"),
+     ({"pyvirtualcam"}, ["/Applications/OBS.app"], "pyvirtualcam, OBS Studio; not tried", "")],
+)  # fmt: skip
+def test_virtual_cameras_on_other_systems(tmp_path, modules, paths, text, words):
+    machine = Machine(name="Darwin", modules=modules, paths=paths)
+    found = finding(examined(machine, tmp_path), "virtual camera")
+    assert found.text == text
+    assert words in found.mend

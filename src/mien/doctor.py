@@ -174,6 +174,10 @@ class System:
                     return True
         return False
 
+    def module(self, name: str) -> bool:
+        """Whether a module of Python is installed."""
+        return find_spec(name) is not None
+
     def cores(self) -> int:
         """Physical cores that this process may use."""
         return runtime.cores()
@@ -205,7 +209,8 @@ class Examination:
         """Look at everything. Takes a few seconds, most of them for the trials."""
         looks = (
             self._processor, self._gpu, self._onnxruntime, self._providers, self._models,
-            self._encoders, self._cameras, self._disk, self._chain,
+            self._encoders, self._cameras, self._microphones, self._window, self._disk,
+            self._chain,
         )  # fmt: skip
         return Diagnosis(tuple(finding for look in looks for finding in look()))
 
@@ -405,6 +410,7 @@ class Examination:
     def _cameras(self) -> Iterator[Finding]:
         if self.system.name != "Linux":
             yield Finding("camera", "none", f"not looked for on {self.system.name}")
+            yield self._lent_camera()
             return
         real: list[tuple[str, str]] = []
         virtual: list[tuple[str, str]] = []
@@ -423,12 +429,54 @@ class Examination:
             state: State = "problem" if shut else "ok" if found else "none"
             mend = group if shut else ""
             if what == "virtual camera" and not found:
-                mend = (
-                    "sudo apt install v4l2loopback-dkms && sudo modprobe v4l2loopback "
-                    "exclusive_caps=1 card_label=mien"
-                )
+                text, mend = self._no_loopback()
             problem = f"This user may not use {', '.join(shut)}." if shut else ""
             yield Finding(what, state, text, problem, mend)
+
+    def _no_loopback(self) -> tuple[str, str]:
+        """Why there is no virtual camera on Linux, and what makes one."""
+        load = "sudo modprobe v4l2loopback exclusive_caps=1 card_label=mien"
+        if re.search(r"^v4l2loopback\s", self.system.read("/proc/modules"), re.M):
+            return "none: v4l2loopback is loaded, without a device", (
+                f"sudo modprobe -r v4l2loopback && {load}"
+            )
+        if self.system.glob("/lib/modules/*/updates/dkms/v4l2loopback.ko*"):
+            return "none: v4l2loopback is not loaded", load
+        return "none", f"sudo apt install v4l2loopback-dkms && {load}"
+
+    def _lent_camera(self) -> Finding:
+        """The virtual camera on Windows and macOS."""
+        if not self.system.module("pyvirtualcam"):
+            mend = "pip install mien[virtual]  (pyvirtualcam is under the GPL-2.0)"
+            return Finding("virtual camera", "none", "pyvirtualcam is not installed", mend=mend)
+        places = ("/Applications/OBS.app", "/Program Files/obs-studio")
+        if not any(self.system.glob(place) for place in places):
+            mend = "install OBS Studio from obsproject.com, and start its virtual camera once"
+            return Finding("virtual camera", "none", "OBS Studio is not installed", mend=mend)
+        return Finding("virtual camera", "ok", "pyvirtualcam, OBS Studio; not tried")
+
+    def _microphones(self) -> Iterator[Finding]:
+        if not self.system.module("sounddevice"):
+            yield Finding(
+                "microphone", "none", "sounddevice is not installed", mend="pip install mien[audio]"
+            )
+            return
+        ask = "import json; from mien import media; print(json.dumps(media.microphones()))"
+        try:
+            names = [name for _, name in self.system.python(ask)]
+        except ProviderError as error:
+            lacks = "PortAudio" in str(error)
+            mend = "sudo apt install libportaudio2" if lacks and self.system.name == "Linux" else ""
+            yield Finding("microphone", "none", "no PortAudio" if lacks else str(error), mend=mend)
+            return
+        yield Finding("microphone", "ok" if names else "none", ", ".join(names[:4]) or "none")
+
+    def _window(self) -> Iterator[Finding]:
+        if self.system.module("_tkinter"):
+            yield Finding("window", "ok", "Tk")
+        else:
+            mend = "sudo apt install python3-tk" if self.system.name == "Linux" else ""
+            yield Finding("window", "none", "Tk is not installed", mend=mend)
 
     def _disk(self) -> Iterator[Finding]:
         setting = self.models.device.cache
