@@ -123,7 +123,7 @@ class AuditLog:
         self, folder: Path | None = None, *, limit: int = 0, keep: int = 0, key: bytes = b""
     ) -> None:
         self.folder = home.folder() if folder is None else folder
-        self.limit, self.keep, self._key = limit, keep, key
+        self.limit, self.keep, self.key = limit, keep, key
 
     def append(self, event: str, *, policy: str = "", **facts: Any) -> dict[str, Any]:
         """Write one entry, and return it when it is on the disk.
@@ -182,7 +182,7 @@ class AuditLog:
         Raises:
             MediaError: A file of the log cannot be read.
         """
-        check = _Check(self._key)
+        check = _Check(self.key)
         with self._alone(reading=True):
             for path in self.files():
                 check.file(path.name, _read(path))
@@ -217,7 +217,7 @@ class AuditLog:
         """Write an entry after ``last``; ``before`` goes before it in the same write."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = {"n": last.n + 1, "time": now, "event": event, "prev": last.hash, **facts}
-        entry["hash"] = _digest(entry, self._key)
+        entry["hash"] = _digest(entry, self.key)
         line = _canonical(entry)
         if len(line) > LONGEST:
             raise UsageError(f"audit log: an entry has {len(line)} bytes, {LONGEST} are the most")

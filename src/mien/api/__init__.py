@@ -6,6 +6,7 @@ The command line calls these and nothing below them. Every function that needs t
 
 from __future__ import annotations
 
+from mien.api.denying import allow_person, deny_person, export_denied, import_denied
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
 from mien.api.loading import load
@@ -30,9 +31,13 @@ __all__ = [
     "Person",
     "Progress",
     "Result",
+    "allow_person",
     "check_output",
     "consent_of",
+    "deny_person",
     "enrol",
+    "export_denied",
+    "import_denied",
     "keep",
     "list_faces",
     "list_media",

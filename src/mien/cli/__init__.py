@@ -12,7 +12,19 @@ from typing import Annotated, Any, Final
 import typer
 
 from mien import __version__
-from mien.cli import bench, doctor, evaluate, faces, identity, live, models, swap
+from mien.cli import (
+    audit,
+    bench,
+    deny,
+    doctor,
+    evaluate,
+    faces,
+    identity,
+    live,
+    models,
+    policy,
+    swap,
+)
 from mien.cli.options import parse_map, parse_time
 from mien.cli.terminal import say
 
@@ -32,6 +44,10 @@ app.command()(live.live)
 app.command("faces")(faces.list_faces)
 app.command(cls=evaluate.Lists)(evaluate.evaluate)
 app.add_typer(identity.app)
+app.add_typer(policy.app)
+app.add_typer(deny.app)
+app.add_typer(audit.app)
+app.command()(policy.notice)
 app.add_typer(models.app)
 app.command()(bench.bench)
 app.command()(doctor.doctor)

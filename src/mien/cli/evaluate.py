@@ -144,6 +144,7 @@ def evaluate(  # noqa: PLR0917
         missing = [p for p in (*identities, *targets) if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")
+        terminal.notice()
         given = terminal.consent(consent, consent_note)
         about_target = terminal.target_consent(target_consent)
         with terminal.progress() as progress:

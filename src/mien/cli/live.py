@@ -271,6 +271,7 @@ def live(  # noqa: PLR0915, PLR0917
         if stored and consent is not None and not photos:
             raise UsageError(api.own_consent(stored))
         # Photos have their consent said, all of them one; identities bring their own.
+        terminal.notice()
         given = None if stored and not photos else terminal.consent(consent, consent_note)
         about_target = terminal.target_consent(target_consent)
         # A camera that is not there is said before models are loaded.
@@ -311,11 +312,11 @@ def live(  # noqa: PLR0915, PLR0917
         with ExitStack() as stack:
             page = None
             if page_options is not None:
-                people = {me.name: me}
+                others = []
                 for one in also or ():
                     said = given if one in photos else None
-                    other = api.whose([one], said, swapper=swapper)
-                    people[other.name] = other
+                    others.append(api.whose([one], said, swapper=swapper))
+                people = serve.People([me, *others])
                 page = serve.browser_output(swapper, look, people, page_options, private=private)
                 stack.callback(page.close)
                 terminal.say(f"the page: {page.url}")

@@ -200,6 +200,7 @@ def swap(  # noqa: PLR0917
             raise UsageError(api.own_consent(stored))
         unsaid = [me for me, _, basis in maps if basis is None and not api.stored_name([me])]
         needed = (bool(source) and not stored) or bool(unsaid)
+        terminal.notice()
         given = terminal.consent(consent, consent_note) if needed else None
         about_target = terminal.target_consent(target_consent)
 

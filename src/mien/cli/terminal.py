@@ -180,6 +180,13 @@ class Terminal:
             say(f"{failed} of {len(listings)} files failed")
         return 1 if failed else 0
 
+    def notice(self) -> None:
+        """Show what everybody should have read, once, to people."""
+        from mien import notice, policy
+
+        if not self.quiet and not self.as_json and sys.stderr.isatty():
+            notice.show_once(policy.load().contact)
+
     def consent(self, basis: str | None, note: str) -> Consent:
         """The consent that was given, or asked for once.
 
