@@ -9,7 +9,7 @@ from typing import Literal
 
 from mien.errors import MediaError
 from mien.media.limits import check_regular
-from mien.types import Frame
+from mien.types import Floats, Frame
 
 Kind = Literal["image", "video"]
 
@@ -72,9 +72,13 @@ class Marked:
 
     Attributes:
         frame: The frame, label drawn and rectangle recorded.
+        veil: The invisible watermark where it is not in the pixels yet: a coarse grid of changes
+            of brightness, upright, in 8-bit levels, that the file sink adds to the luma of what
+            was decoded (see :mod:`mien.media.veil`). None: it is in the pixels, or off.
     """
 
     frame: Frame
+    veil: Floats | None = None
 
 
 def image_format(head: bytes) -> str | None:

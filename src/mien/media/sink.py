@@ -19,10 +19,12 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from mien.errors import MediaError, MienError
+from mien.media import veil
 from mien.media.colour import Converter, matrix_of, range_of
 from mien.media.info import IMAGE_SUFFIXES, Marked, SinkOptions
 from mien.media.metadata import with_xmp, xmp
 from mien.media.source import ImageSource, Source, VideoSource, open_input, video_stream
+from mien.types import Rect
 
 log = logging.getLogger(__name__)
 
@@ -476,10 +478,17 @@ class VideoSink:
             raise TypeError(f"a sink takes what provenance marked, not {type(marked).__name__}")
         frame = marked.frame
         decoded: av.VideoFrame = frame.origin
-        if sorted(frame.image.shape[:2]) == sorted((decoded.height, decoded.width)):
+        same_size = sorted(frame.image.shape[:2]) == sorted((decoded.height, decoded.width))
+        in_luma = veil.fits(decoded.format if same_size else self._video.format)
+        if marked.veil is not None and not in_luma:  # for instance RGB: the pixels take it
+            veil.add_to_image(frame.image, marked.veil)
+            frame.dirty[:] = [Rect(0, 0, frame.image.shape[1], frame.image.shape[0])]
+        if same_size:
             self._converter.write_back(frame.image, decoded, frame.dirty)
         else:
             decoded = self._converter.renew(frame.image, decoded, self._video.pix_fmt)
+        if marked.veil is not None and in_luma:
+            veil.add_to_luma(decoded, marked.veil, self._converter.orientation)
         if decoded.format.name != self._video.pix_fmt:
             decoded = self._converter.convert(decoded, self._video.pix_fmt)
         decoded.pict_type = 0  # else the encoder repeats the source's choice of I, P and B
