@@ -107,6 +107,13 @@ def live(  # noqa: PLR0915, PLR0917
         str, typer.Option(help="Of the page; other machines need the token it prints then.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the page; 0 takes a free one.")] = 8765,
+    ice: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERVER",
+            help="For browsers behind a router: stun:HOST:PORT or turn:USER:PASSWORD@HOST:PORT.",
+        ),
+    ] = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(metavar="PHOTO|NAME", help="Somebody else for the page; repeatable."),
@@ -260,7 +267,7 @@ def live(  # noqa: PLR0915, PLR0917
             raise UsageError(f"--recordings {recordings}: no such folder")
         if also and "browser" not in targets:
             raise UsageError("--also: people are chosen on the page; add -o browser")
-        page_options = page_at(host, port) if "browser" in targets else None
+        page_options = page_at(host, port, ice) if "browser" in targets else None
         for target in targets:
             if target not in ("window", "virtual", "browser"):
                 media.check_target(target, overwrite=overwrite)
@@ -317,7 +324,9 @@ def live(  # noqa: PLR0915, PLR0917
                     said = given if one in photos else None
                     others.append(api.whose([one], said, swapper=swapper))
                 people = serve.People([me, *others])
-                page = serve.browser_output(swapper, look, people, page_options, private=private)
+                page = serve.browser_output(
+                    *(swapper, look, people, page_options), private=private, sound=sound
+                )
                 stack.callback(page.close)
                 terminal.say(f"the page: {page.url}")
             if camera == "none" and page is not None:
@@ -366,20 +375,24 @@ def live(  # noqa: PLR0915, PLR0917
     return terminal.run(work)
 
 
-def page_at(host: str, port: int) -> PageOptions:
+def page_at(host: str, port: int, ice: list[str] | None = None) -> PageOptions:
     """Where the page is served; where other machines reach it, with a new token.
 
     Raises:
-        UsageError: The port is out of range, or what the page needs is not installed.
+        UsageError: The port is out of range, an ICE server is none, or what the page needs is
+            not installed.
     """
     from importlib.util import find_spec
 
-    missing = [name for name in ("fastapi", "uvicorn", "websockets") if find_spec(name) is None]
+    needed = ("aiortc", "fastapi", "uvicorn", "websockets")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise UsageError(f"-o browser needs {missing[0]}; install it with: pip install mien[serve]")
-    from mien.serve import PageOptions, is_loopback, new_token
+    from mien.serve import IceServer, PageOptions, is_loopback, new_token
 
-    return PageOptions(host, port, "" if is_loopback(host) else new_token())
+    token = "" if is_loopback(host) else new_token()
+    servers = tuple(IceServer.parse(text) for text in ice or ())
+    return PageOptions(host, port, token, ice=servers)
 
 
 def check_audio(

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mien.serve.control import EngineControls as EngineControls
+    from mien.serve.control import People as People
     from mien.serve.options import PORT as PORT
+    from mien.serve.options import IceServer as IceServer
     from mien.serve.options import PageOptions as PageOptions
     from mien.serve.options import is_loopback as is_loopback
     from mien.serve.options import new_token as new_token
@@ -27,7 +29,9 @@ _HOME = {
     "BrowserOutput": "output",
     "Controls": "output",
     "EngineControls": "control",
+    "IceServer": "options",
     "PageOptions": "options",
+    "People": "control",
     "Perform": "visitors",
     "browser_output": "output",
     "is_loopback": "options",
@@ -40,7 +44,9 @@ __all__ = [
     "BrowserOutput",
     "Controls",
     "EngineControls",
+    "IceServer",
     "PageOptions",
+    "People",
     "Perform",
     "browser_output",
     "is_loopback",

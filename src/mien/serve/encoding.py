@@ -1,4 +1,4 @@
-"""Video for WebRTC: a stream's encoders, one for each format that somebody watches in.
+"""Video and sound for WebRTC: a stream's encoders, one for each format that somebody watches in.
 
 They run in the engine's process, so that what crosses to the server's is a few kilobytes a frame
 and is made once for all who watch; libx264 and libvpx let other threads run meanwhile.
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from mien.errors import MediaError
+from mien.media.sound import PATIENCE, RATE, Sound, place
 from mien.serve.packets import H264, TICKS, VP8
 from mien.types import Image
 
@@ -180,3 +181,64 @@ class Encodings:
         self._keys.discard(codec)
         self._keyed[codec] = now
         return True
+
+
+BLOCK: Final = RATE // 50
+"""Samples in a packet of sound, 20 ms."""
+
+
+class Voice:
+    """Sound beside the server's camera, as Opus (RFC 6716), as far as the picture is.
+
+    Args:
+        sound: What is heard.
+    """
+
+    def __init__(self, sound: Sound) -> None:
+        self._sound = sound
+        self._next = 0
+        self._context: Any = None
+
+    def __call__(self, taken: float) -> Iterator[tuple[int, bytes]]:
+        """Encode what was heard up to the time of a frame.
+
+        Args:
+            taken: ``time.monotonic()`` of the frame.
+
+        Yields:
+            Number of the first sample, and 20 ms of sound.
+
+        Raises:
+            MediaError: PyAV comes without the encoder.
+        """
+        if self._context is None:
+            self._context = self._opened()
+        until, late = place(taken), round(PATIENCE * RATE)
+        if not until - 2 * late < self._next <= until:
+            self._next = until - BLOCK
+        # What comes late is waited for, for a while; then silence takes its place.
+        until = max(min(until, self._sound.newest), until - late)
+        while self._next + BLOCK <= until:
+            samples = self._sound.read(self._next, self._next + BLOCK)
+            data = np.ascontiguousarray((samples * 32767).astype(np.int16).reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(data, "s16", "stereo")
+            frame.sample_rate, frame.pts = RATE, self._next
+            frame.time_base = Fraction(1, RATE)
+            for packet in self._context.encode(frame):
+                yield self._next, bytes(packet)
+            self._next += BLOCK
+
+    def free(self) -> None:
+        """Free the encoder."""
+        self._context = None
+
+    @staticmethod
+    def _opened() -> Any:
+        try:
+            context: Any = av.CodecContext.create("libopus", "w")
+        except (av.error.FFmpegError, ValueError) as error:
+            raise MediaError("libopus is not built into PyAV") from error
+        context.sample_rate, context.layout, context.format = RATE, "stereo", "s16"
+        context.bit_rate = 96_000
+        context.options = {"application": "audio", "frame_duration": "20"}
+        return context

@@ -249,7 +249,8 @@ class Hub:
             {"urls": server.url, "username": server.username, "credential": server.credential}
             for server in self.options.ice
         ]
-        return {"webrtc": {"ticket": client.ticket, "ice": ice}}
+        sound = client.session is None and bool(self.state.get("sound"))
+        return {"webrtc": {"ticket": client.ticket, "ice": ice, "sound": sound}}
 
     def _open_session(self, client: Client) -> None:
         free = set(range(self.options.sessions)) - set(self._sessions)

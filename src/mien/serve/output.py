@@ -14,12 +14,13 @@ from typing import Any, Final, Protocol
 from mien.errors import MediaError, MienError
 from mien.live import Look
 from mien.live.types import Shown
+from mien.media import Sound
 from mien.pipeline import Swapper
 from mien.serve import pictures, protocol
 from mien.serve.control import Performance
-from mien.serve.encoding import Encodings
+from mien.serve.encoding import Encodings, Voice
 from mien.serve.options import Boxes, PageOptions, is_loopback
-from mien.serve.packets import KEY, SWAPPED, TICKS, Packet, Packets
+from mien.serve.packets import KEY, OPUS, SWAPPED, TICKS, Packet, Packets
 from mien.serve.process import serve
 from mien.serve.shared import Board, Link
 from mien.serve.visitors import Perform, Visitors
@@ -68,6 +69,7 @@ class BrowserOutput:
     Args:
         options: Where to listen, and limits.
         perform: Makes what swaps the pictures of one browser camera; None takes no such cameras.
+        sound: What is heard beside the server's camera; None for a silent picture.
 
     Attributes:
         url: Of the page, with the token behind the ``#``, which browsers do not send.
@@ -83,6 +85,7 @@ class BrowserOutput:
         options: PageOptions | None = None,
         *,
         perform: Callable[[], Perform] | None = None,
+        sound: Sound | None = None,
     ) -> None:
         self.options = options or PageOptions()
         if perform is None:
@@ -91,6 +94,8 @@ class BrowserOutput:
         self._boxes = Boxes(self.options.sessions)
         self._viewers = 0
         self._encodings = Encodings()
+        self._voice = None if sound is None else Voice(sound)
+        self._listeners = 0
         self._fps = 30.0
         self._told = 0.0
         self._shown: dict[str, Any] = {}
@@ -170,6 +175,8 @@ class BrowserOutput:
             raise MediaError("the page's server ended")
         if not self._encodings.wanted:
             self._encodings.free()
+            if self._voice is not None:
+                self._voice.free()
             if not self._viewers:
                 return
         self._tell()
@@ -191,6 +198,9 @@ class BrowserOutput:
         for codec, key, data in self._encodings(image, stamp, self._fps):
             flags = (KEY if key else 0) | (SWAPPED if shown.swapped else 0)
             self._packets.send(Packet(0, codec, flags, stamp, data))
+        if self._voice is not None and self._listeners:
+            for sample, data in self._voice(shown.taken):
+                self._packets.send(Packet(0, OPUS, KEY, sample, data))
 
     def wait(self, seconds: float | None = None) -> None:
         """Serve browser cameras until the time is over, or Ctrl-C.
@@ -226,7 +236,13 @@ class BrowserOutput:
         controls = self._controls
         self._shown = {} if controls is None else controls.settings()
         choices = {} if controls is None else controls.choices()
-        self._link.send("state", server_camera=camera, settings=self._shown, choices=choices)
+        self._link.send(
+            "state",
+            server_camera=camera,
+            settings=self._shown,
+            choices=choices,
+            sound=self._voice is not None,
+        )
 
     def _tell(self) -> None:
         """Twice a second: figures, and settings that were changed elsewhere."""
@@ -244,6 +260,7 @@ class BrowserOutput:
                 case "viewers":
                     self._viewers = message["count"]
                     self._encodings.watch(message["counts"])
+                    self._listeners = message["counts"].get("opus", 0)
                 case "key" if message["session"] is None:
                     self._encodings.key(message["codec"])
                 case "share" if message["session"] is None:
@@ -274,6 +291,7 @@ def browser_output(
     *,
     private: bool = False,
     tracking: TrackOptions | None = None,
+    sound: Sound | None = None,
 ) -> BrowserOutput:
     """What ``-o browser`` stands for: the page is served when this returns, at ``url``.
 
@@ -293,6 +311,7 @@ def browser_output(
         options: Where to listen, and limits.
         private: No raw face may be shown.
         tracking: How faces are followed.
+        sound: What is heard beside the server's camera; None for a silent picture.
 
     Raises:
         MediaError: The port is taken, or the server does not start.
@@ -303,4 +322,5 @@ def browser_output(
     return BrowserOutput(
         options,
         perform=lambda: Performance(swapper, look, people, private=private, tracking=tracking),
+        sound=sound,
     )

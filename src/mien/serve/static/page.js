@@ -118,6 +118,7 @@ async function byPeer(offered, role) {
     },
     lost: give_up,
   });
+  $("sound-row").hidden = !offered.sound;
   show("webrtc");
   const opened = peer;
   try {
@@ -134,6 +135,7 @@ function bySocket() {
 }
 
 function show(by) {
+  if (by === "socket") $("sound-row").hidden = true;
   way = by;
   video.hidden = by !== "webrtc";
   canvas.hidden = by === "webrtc";
@@ -293,6 +295,7 @@ $("start").addEventListener("submit", (event) => { event.preventDefault(); start
 $("start").addEventListener("change", showRows);
 $("settings").addEventListener("submit", (event) => event.preventDefault());
 $("stop").addEventListener("click", stop);
+$("sound").addEventListener("change", () => { video.muted = !$("sound").checked; });
 addEventListener("pagehide", stop);
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input[type=range], input[type=text]")) return;

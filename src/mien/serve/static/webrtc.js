@@ -45,12 +45,13 @@ export class Peer {
   /**
    * video: an element to show the picture in; camera: a MediaStream to send, or null.
    */
-  constructor(video, { ticket, ice }, camera, handlers) {
+  constructor(video, { ticket, ice, sound }, camera, handlers) {
     this.#video = video;
     this.#handlers = handlers;
     this.#connection = new RTCPeerConnection({ iceServers: ice, bundlePolicy: "max-bundle" });
     this.ticket = ticket;
     this.camera = camera;
+    this.sound = sound;
   }
 
   /** Connect; resolves with the first frame shown, and throws where there is none in time. */
@@ -67,7 +68,7 @@ export class Peer {
       known.filter((c) => order.includes(c.mimeType))
         .sort((a, b) => order.indexOf(a.mimeType) - order.indexOf(b.mimeType)),
     );
-    if (!track) connection.addTransceiver("audio", { direction: "recvonly" });
+    if (this.sound) connection.addTransceiver("audio", { direction: "recvonly" });
     connection.ontrack = ({ track: came, receiver }) => {
       // Nothing is to be gained by waiting: what is late is shown late, what is early at once.
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
