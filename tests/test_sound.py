@@ -247,7 +247,9 @@ def test_a_microphone_is_heard_when_it_was_spoken_into():
     # A block of one second whose sound is at its middle; PortAudio says when it began.
     samples = np.zeros((44_100, 1), np.float32)
     samples[22_050:22_100] = 0.8
+    samples[:1000] = np.nan
     stream.hear(samples, late=0.9)
+    assert np.isfinite(heard.read(place(begin - 1), place(begin + 1))).all()
     loud = np.abs(heard.read(place(begin - 1), place(begin + 1))[:, 0]) > 0.4
     at = np.argmax(loud) / RATE - 1
     assert at == pytest.approx(-0.9 + 0.5, abs=0.01)

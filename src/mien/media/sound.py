@@ -290,7 +290,8 @@ class Microphone:
         if not 0 < late < 1:  # some systems do not say
             late = count / feed.rate
         samples = np.repeat(data, 2, axis=1) if data.shape[1] == 1 else data[:, :2]
-        feed(np.clip(samples, -1, 1), now - late)
+        # Drivers have been seen to give what is no number.
+        feed(np.clip(np.nan_to_num(samples, posinf=0, neginf=0), -1, 1), now - late)
 
     def _watch(self) -> None:
         """Open it again when it is gone."""
