@@ -30,6 +30,7 @@ from mien import audit as audit_
 from mien import deny as deny_
 from mien import home
 from mien.errors import MediaError, Refused, UsageError
+from mien.signing import Signing
 from mien.types import Consent, ConsentBasis, Identity, Image, TargetBasis
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Policy(_Table):
         audit: The log.
         deny: People who must not be used or replaced.
         classifier: Networks that refuse pictures.
+        credentials: Whose certificate signs, and whose signatures are trusted.
         where: The file, for messages; set by :func:`load`.
         sha256: Of the file; empty for the defaults.
     """
@@ -199,6 +201,7 @@ class Policy(_Table):
     audit: AuditTable = AuditTable()
     deny: DenyTable = DenyTable()
     classifier: tuple[ClassifierTable, ...] = ()
+    credentials: Signing = Signing()
     where: Annotated[str, Field(exclude=True)] = "the default policy"
     sha256: Annotated[str, Field(exclude=True)] = ""
 

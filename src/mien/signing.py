@@ -1,10 +1,14 @@
-"""Whose certificate signs what mien makes, as an operator says it."""
+"""Whose certificate signs what mien makes: the table ``[credentials]`` of ``policy.toml``.
+
+It is no setting of ``mien.toml``, which is read from the working folder and may be a stranger's:
+it names programs that are run and addresses that are asked.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, ClassVar, Final
 
 TOKEN: Final = "MIEN_SIGNING_TOKEN"
 """Environment variable: what a signing service is told to know who asks. It is in no file."""
@@ -23,6 +27,8 @@ class Signing:
         authorities: PEM file with certificates; what their holders signed counts as trusted when
             files are checked.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     chain: Path | None = None
     key: Path | None = None

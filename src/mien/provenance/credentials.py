@@ -29,7 +29,7 @@ from mien.media import Finish, Temporary
 from mien.media.info import image_format
 from mien.provenance import certificate
 from mien.provenance.certificate import Signatory
-from mien.provenance.manifest import Facts, Manifest, definition, found, plain
+from mien.provenance.manifest import ABSENT, Facts, Manifest, definition, found, plain
 from mien.signing import OWN, Signing
 
 SIDECAR: Final = ".c2pa"
@@ -195,7 +195,7 @@ def check(path: Path, *, signing: Signing = OWN, until: float | None = None) -> 
         if isinstance(error, MediaError):
             raise
         raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
-    return Manifest("absent")
+    return ABSENT
 
 
 def sidecars(path: Path) -> tuple[Path, Path]:

@@ -264,8 +264,7 @@ def find(image: Image) -> Found | None:
     Returns:
         The best match, None if there is none that is good enough.
     """
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    good = (found for found in _candidates(grey) if found.score >= needed(found.rect))
+    good = (found for found in candidates(image) if found.score >= needed(found.rect))
     return max(good, key=lambda found: found.score - needed(found.rect), default=None)
 
 
@@ -285,8 +284,9 @@ _RIM = 0.3  # of the plate around the letters that is compared, in capitals
 _LOOSE = 0.5  # how far letters may be from where they should be, in capitals
 
 
-def _candidates(grey: Image) -> Iterator[Found]:
-    """Yield the best match for every translation, size and place."""
+def candidates(image: Image) -> Iterator[Found]:
+    """Yield the best match for every translation, size and place in a picture."""
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     height, width = grey.shape
     short = min(height, width)
     for lines, language in _searched(narrow=width < 200):

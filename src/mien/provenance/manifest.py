@@ -75,6 +75,9 @@ class Manifest:
     facts: Facts | None = None
 
 
+ABSENT: Final = Manifest("absent")
+
+
 def facts_of(
     marker: Marker,
     identities: Iterable[Identity] = (),
@@ -187,8 +190,7 @@ def found(store: Mapping[str, Any], where: Literal["embedded", "beside"]) -> Man
     reason = ""
     if not valid:
         known = ""
-        first = failures[0] if failures else {"code": "no reason given"}
-        reason = clean(first.get("explanation") or first["code"])
+        reason = _why(failures[0] if failures else {})
     elif known:
         state = "trusted"
     assertions = {a.get("label"): a.get("data") for a in active.get("assertions", [])}
@@ -209,6 +211,24 @@ def found(store: Mapping[str, Any], where: Literal["embedded", "beside"]) -> Man
         ),
         facts=_facts(assertions.get(ASSERTION)),
     )
+
+
+_REASONS: Final = {
+    "assertion.dataHash": "the file was changed after it was signed",
+    "assertion.bmffHash": "the file was changed after it was signed",
+    "assertion.boxesHash": "the file was changed after it was signed",
+    "assertion.hashedURI": "the manifest was changed after it was signed",
+    "claimSignature.outsideValidity": "the certificate's time is over or not yet come",
+    "claimSignature": "the manifest's signature is not that of its signer",
+    "signingCredential": "the signer's certificate cannot be used for it",
+}
+"""Beginning of the library's code of a failure → what that means."""
+
+
+def _why(failure: Mapping[str, Any]) -> str:
+    code = str(failure.get("code", ""))
+    words = next((said for start, said in _REASONS.items() if code.startswith(start)), "")
+    return words or clean(failure.get("explanation") or code or "no reason is given")
 
 
 def _facts(said: Any) -> Facts | None:

@@ -20,6 +20,7 @@ from mien.errors import UsageError
 from mien.media import Marked, read_metadata
 from mien.provenance.label import PLACES, SAID, Drawn, Layout, Preset, check, layout, render
 from mien.provenance.placing import Placer
+from mien.provenance.watermark import Watermark
 from mien.types import Consent, Face, Frame
 
 __all__ = ["Marked", "Marker", "Marks", "metadata", "read", "untouched"]
@@ -114,6 +115,7 @@ class Marker:
             self.marks = replace(self.marks, label_on=label_on)
         self.consent, self.target_consent = consent, target_consent
         self.output_id = output_id or secrets.token_hex(4)
+        self._watermark = Watermark(int(self.output_id, 16) % 2**32)
         said = SAID[self.marks.language]
         self.label = f"{said}: {self.marks.words}" if self.marks.words else said
         self._layouts: dict[tuple[int, int], dict[str, Layout]] = {}
@@ -121,7 +123,10 @@ class Marker:
         self._placer = Placer()
 
     def __call__(self, frame: Frame, faces: Sequence[Face] = ()) -> Marked:
-        """Draw the label into ``frame.image``, record the rectangle, and hand the frame over.
+        """Draw the label into ``frame.image``, write the watermark, and hand the frame over.
+
+        The watermark of a decoded video frame is written by the file sink; see
+        :class:`mien.media.Marked`.
 
         Args:
             frame: Written to.
@@ -129,7 +134,9 @@ class Marker:
         """
         if self.marks.label_on:
             self._draw(frame, faces)
-        return Marked(frame)
+        if not self.marks.watermark_on:
+            return Marked(frame)
+        return Marked(frame, self._watermark.write(frame))
 
     def changed(self, *, marks: Marks | None = None, consent: Consent | None = None) -> Marker:
         """A marker of the same output that says something else from now on."""
