@@ -24,6 +24,7 @@ from mien.cli import (
     models,
     policy,
     swap,
+    verify,
 )
 from mien.cli.options import parse_map, parse_time
 from mien.cli.terminal import say
@@ -41,6 +42,7 @@ app = typer.Typer(
 
 app.command()(swap.swap)
 app.command()(live.live)
+app.command()(verify.verify)
 app.command("faces")(faces.list_faces)
 app.command(cls=evaluate.Lists)(evaluate.evaluate)
 app.add_typer(identity.app)
