@@ -11,11 +11,12 @@ from mien.identity.enrolling import (
     find_faces,
     the_face,
 )
-from mien.identity.permitting import Watch, objection
+from mien.identity.permitting import EVERY, Watch, objection
 from mien.identity.records import Entry, checked_name
 from mien.identity.store import Store
 
 __all__ = [
+    "EVERY",
     "MESH_SCORE",
     "PORTRAIT_SIDE",
     "STRANGER",
