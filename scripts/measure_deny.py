@@ -40,24 +40,28 @@ def everyone(found: dict[str, Floats]) -> tuple[np.ndarray, int]:
     return np.sort(np.concatenate(kept)), total
 
 
-def entries_of(found: dict[str, Floats], photos: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of a person's further photos with the mean of their first ones.
+def entries_of(found: dict[str, Floats], photos: int) -> tuple[np.ndarray, ...]:
+    """Cosines with the means of people's first photos.
 
     Returns:
-        Of each further photo; and the best of two further photos, for those with two.
+        Of each further photo of the person; the best of two further photos, for those with two;
+        of all photos of others.
     """
-    people: dict[str, list[Floats]] = {}
+    people: dict[str, list[str]] = {}
     for name in sorted(found):
-        people.setdefault(name.rsplit("_", 1)[0], []).append(found[name])
-    single, best = [], []
-    for own in people.values():
+        people.setdefault(name.rsplit("_", 1)[0], []).append(name)
+    single, best, others = [], [], []
+    every = np.stack([found[name] for name in sorted(found)])
+    whose = np.array([name.rsplit("_", 1)[0] for name in sorted(found)])
+    for person, own in people.items():
         if len(own) < photos + 2:
             continue
-        entry = deny.mean(own[:photos])
-        cosines = [float(entry @ vector) for vector in own[photos : photos + 10]]
+        entry = deny.mean([found[name] for name in own[:photos]])
+        cosines = [float(entry @ found[name]) for name in own[photos : photos + 10]]
         single += cosines
         best += [max(pair) for pair in zip(cosines[::2], cosines[1::2], strict=False)]
-    return np.array(single), np.array(best)
+        others.append((every @ entry)[whose != person])
+    return np.array(single), np.array(best), np.concatenate(others)
 
 
 def main() -> None:
@@ -98,10 +102,11 @@ def main() -> None:
         )
     limit = deny.THRESHOLD
     for photos in (1, 2, 3):
-        single, best = entries_of(found, photos)
+        single, best, others = entries_of(found, photos)
         print(
             f"entry of {photos} photos at {limit}: misses {(single < limit).mean():.3f} of "
-            f"{len(single)} photos, {(best < limit).mean():.3f} of {len(best)} pairs of looks"
+            f"{len(single)} photos, {(best < limit).mean():.3f} of {len(best)} pairs of looks; "
+            f"false matches {(others >= limit).mean():.1e} of {len(others)}"
         )
 
 
