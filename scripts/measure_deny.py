@@ -16,8 +16,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from measure_embed import read_pairs, read_photos, vectors
 
+from measure_embed import read_pairs, read_photos, vectors
 from mien import deny, embed
 from mien.types import Floats
 
