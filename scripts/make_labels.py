@@ -40,9 +40,6 @@ RANGES = (
     (0x3041, 0x3096),  # hiragana
     (0x30A1, 0x30FC),  # katakana
 )
-FACES = {"ja": "Noto Sans CJK JP", "ko": "Noto Sans CJK KR", "zh-hant": "Noto Sans CJK TC"}
-"""Language → the face of the collection that has its forms; the others take that of China."""
-
 FLAT = 2.5
 """In thousandths of the em: how far a polygon may be from its curve."""
 
@@ -57,27 +54,16 @@ def main() -> None:
     parser.add_argument("asian", type=Path, help="NotoSansCJK-Bold.ttc")
     parser.add_argument("--output", type=Path, default=LETTERS)
     given = parser.parse_args()
-    faces = {font["name"].getDebugName(1): font for font in TTCollection(given.asian).fonts}
-    usual, european = faces["Noto Sans CJK SC"], TTFont(given.european)
-    letters = {
-        chr(code): european if low < ASIAN else usual
-        for low, high in RANGES
-        for code in range(low, high + 1)
-    }
-    for language, text in SAID.items():
-        face = faces[FACES[language]] if language in FACES else usual
-        for letter in text:
-            if ord(letter) >= ASIAN:
-                letters[letter if face is usual else f"{letter}{language}"] = face
-            elif letter not in letters:
-                raise SystemExit(f"{language}: {letter!r} is outside of the ranges")
+    asian, european = TTCollection(given.asian).fonts[0], TTFont(given.european)
+    codes = {code for low, high in RANGES for code in range(low, high + 1)}
+    codes |= {ord(letter) for text in SAID.values() for letter in text}
     names, advances, contours, points = [], [], [], []
-    for name, face in sorted(letters.items()):
-        drawn = outline(face, ord(name[0]))
+    for code in sorted(codes):
+        drawn = outline(european if code < ASIAN else asian, code)
         if drawn is None:
             continue
         advance, polygons = drawn
-        names.append(name)
+        names.append(chr(code))
         advances.append(advance)
         contours.append([len(p) for p in polygons])
         points += polygons

@@ -60,7 +60,7 @@ def check(language: str, words: str = "") -> None:
     """
     if language not in SAID:
         raise UsageError(f"label language {language!r} is unknown; known are {', '.join(SAID)}")
-    if bad := strange(words, language):
+    if bad := strange(words):
         named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in bad)
         raise UsageError(
             f"label words {words!r}: cannot draw {named}; European letters and kana can be drawn"
@@ -75,14 +75,12 @@ class Layout(NamedTuple):
         capital: Height of capitals in pixels.
         lines: From top to bottom.
         side: ``left``, ``middle`` or ``right``, where lines are aligned.
-        language: Whose forms of letters are taken.
     """
 
     rect: Rect
     capital: float
     lines: tuple[str, ...]
     side: str
-    language: str
 
 
 class Drawn(NamedTuple):
@@ -120,13 +118,13 @@ def layout(
             long for half of the picture is cut.
     """
     said, capital = _fitted(language, SHARE[preset], height, width)
-    lines = (*said, *_wrapped(words, language, capital, height, width))
+    lines = (*said, *_wrapped(words, capital, height, width))
     down, side = place.split()
     if down == "bottom":  # what it says first is next to the edge, wherever that is
         lines = (*lines[len(said) :], *said)
-    wide, tall = _size(lines, language, capital, _pad(capital))
+    wide, tall = _size(lines, capital, _pad(capital))
     rect = _put(height, width, (min(wide, width), min(tall, height)), place, capital)
-    return Layout(rect, capital, lines, side, language)
+    return Layout(rect, capital, lines, side)
 
 
 def render(label: Layout) -> Drawn:
@@ -135,8 +133,8 @@ def render(label: Layout) -> Drawn:
     On a white picture the plate is a grey of which the letters stand out by 5.6 to 1; WCAG 2.2
     asks for 4.5 to 1 (success criterion 1.4.3).
     """
-    rect, capital, lines, side, language = label
-    ink = _plate(lines, language, capital, side, _pad(capital))
+    rect, capital, lines, side = label
+    ink = _plate(lines, capital, side, _pad(capital))
     ink = ink[: rect.y1 - rect.y0, : rect.x1 - rect.x0]
     white = ink.astype(np.float32) * (_LIGHT / 255)
     return Drawn(rect, _three((1 - white) * (1 - _DARK)), _three(white))
@@ -146,26 +144,26 @@ def _pad(capital: float) -> int:
     return max(1, round(_PAD * capital))
 
 
-def _size(lines: tuple[str, ...], language: str, capital: float, pad: int) -> tuple[int, int]:
+def _size(lines: tuple[str, ...], capital: float, pad: int) -> tuple[int, int]:
     """Width and height of lines of text with so many pixels around."""
-    inks = [measure(line, language) for line in lines]
+    inks = [measure(line) for line in lines]
     em = capital / CAPITAL
     wide = max(r.x1 - r.x0 for r in inks) * em
     tall = sum(r.y1 - r.y0 for r in inks) * em + _LEADING * capital * (len(lines) - 1)
     return int(np.ceil(wide)) + 2 * pad, int(np.ceil(tall)) + 2 * pad
 
 
-def _plate(lines: tuple[str, ...], language: str, capital: float, side: str, pad: int) -> Image:
+def _plate(lines: tuple[str, ...], capital: float, side: str, pad: int) -> Image:
     """Lines of text, aligned at a side, with so many pixels around; 255 is ink, ``(h, w)``."""
     em = capital / CAPITAL
-    wide, tall = _size(lines, language, capital, pad)
+    wide, tall = _size(lines, capital, pad)
     plane = np.zeros((tall * OVER, wide * OVER), np.uint8)
     y = float(pad)
     for line in lines:
-        ink = measure(line, language)
+        ink = measure(line)
         free = wide - 2 * pad - (ink.x1 - ink.x0) * em
         x = pad + {"left": 0.0, "middle": 0.5, "right": 1.0}[side] * free
-        draw(plane, line, language, capital, (x - ink.x0 * em, y - ink.y0 * em))
+        draw(plane, line, capital, (x - ink.x0 * em, y - ink.y0 * em))
         y += (ink.y1 - ink.y0) * em + _LEADING * capital
     return np.asarray(cv2.resize(plane, (wide, tall), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -176,20 +174,20 @@ def _fitted(language: str, share: float, height: int, width: int) -> tuple[tuple
     wanted = max(LEAST, share * min(height, width))
     best: tuple[tuple[str, ...], float] = (
         (text,),
-        min(wanted, _largest((text,), language, height, width)),
+        min(wanted, _largest((text,), height, width)),
     )
     if best[1] < wanted:  # a narrow picture: two lines, where that makes letters larger
         for at in range(1, len(text)):
             lines = text[:at].rstrip(), text[at:]
             if text[at - 1] in " -":
-                capital = min(wanted, _largest(lines, language, height, width))
+                capital = min(wanted, _largest(lines, height, width))
                 best = max(best, (lines, capital), key=lambda fit: fit[1])
     return best
 
 
-def _largest(lines: tuple[str, ...], language: str, height: int, width: int) -> float:
+def _largest(lines: tuple[str, ...], height: int, width: int) -> float:
     """Height of capitals with which lines just fit into a picture."""
-    inks = [measure(line, language) for line in lines]
+    inks = [measure(line) for line in lines]
     wide = max(r.x1 - r.x0 for r in inks) / CAPITAL + 2 * _PAD + 0.2
     tall = sum(r.y1 - r.y0 for r in inks) / CAPITAL + _LEADING * (len(lines) - 1) + 2 * _PAD + 0.2
     return min(width / wide, height / tall)
@@ -206,20 +204,20 @@ def _put(height: int, width: int, size: tuple[int, int], place: str, capital: fl
     return Rect(x, y, x + wide, y + tall)
 
 
-def _wrapped(words: str, language: str, capital: float, height: int, width: int) -> list[str]:
+def _wrapped(words: str, capital: float, height: int, width: int) -> list[str]:
     """Lines of words, no wider than most of the picture, and no more than go into half of it."""
     room = (0.8 * width - 2 * _PAD * capital) / capital * CAPITAL
     lines: list[str] = []
     line = ""
     for word in words.split():
         longer = f"{line} {word}".strip()
-        if line and measure(longer, language).x1 > room:
+        if line and measure(longer).x1 > room:
             lines.append(line)
             longer = word
-        while measure(longer, language).x1 > room and len(longer) > 1:
+        while measure(longer).x1 > room and len(longer) > 1:
             cut = next(
                 (n for n in range(len(longer) - 1, 1, -1)
-                 if measure(longer[:n], language).x1 <= room),
+                 if measure(longer[:n]).x1 <= room),
                 1,
             )  # fmt: skip
             lines.append(longer[:cut])
@@ -290,13 +288,13 @@ def candidates(image: Image) -> Iterator[Found]:
     height, width = grey.shape
     short = min(height, width)
     for lines, language in _searched(narrow=width < 200):
-        most = _largest(lines, language, height, width)
+        most = _largest(lines, height, width)
         for capital in _sizes(short):
             if capital > 1.05 * most:
                 break
             scale = min(1.0, _SEEN / capital)
             for side in ("left", "middle", "right"):
-                template = _template(lines, language, round(16 * capital * scale) / 16, side)
+                template = _template(lines, round(16 * capital * scale) / 16, side)
                 for down in ("bottom", "top"):
                     found = _match(grey, template, f"{down} {side}", capital, scale)
                     if found is not None:
@@ -327,9 +325,9 @@ def _searched(*, narrow: bool) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 @lru_cache(2000)  # a few hundred bytes each, the same from picture to picture
-def _template(lines: tuple[str, ...], language: str, capital: float, side: str) -> Image:
+def _template(lines: tuple[str, ...], capital: float, side: str) -> Image:
     """The letters with some of the plate around them, ``(h, w)``."""
-    return _plate(lines, language, capital, side, max(1, round(_RIM * capital)))
+    return _plate(lines, capital, side, max(1, round(_RIM * capital)))
 
 
 def _match(grey: Image, template: Image, place: str, capital: float, scale: float) -> Found | None:

@@ -8,7 +8,7 @@ sharp at any size, and no font has to be installed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,7 +36,7 @@ class _Letter(NamedTuple):
 
 @cache
 def _letters() -> dict[str, _Letter]:
-    """Letter → its outline; a form of one language's own is under letter and language."""
+    """Letter → its outline."""
     with np.load(LETTERS) as file:
         names = file["names"].tobytes().decode().split("\n")
         advances, counts, lengths = (file[k].tolist() for k in ("advances", "counts", "lengths"))
@@ -48,45 +48,43 @@ def _letters() -> dict[str, _Letter]:
     }
 
 
-def strange(text: str, language: str) -> list[str]:
+def strange(text: str) -> list[str]:
     """The letters of a text that cannot be drawn, each once."""
     known = _letters() if text else {}
-    return [c for c in dict.fromkeys(text) if c not in known and c + language not in known]
+    return [c for c in dict.fromkeys(text) if c not in known]
 
 
-def _shape(text: str, language: str) -> Iterator[tuple[int, _Letter]]:
+def _shape(text: str) -> Iterator[tuple[int, _Letter]]:
     """Yield how far right each letter begins, and the letter."""
     known, at = _letters(), 0
     for character in text:
-        letter = known.get(character + language) or known[character]
+        letter = known[character]
         yield at, letter
         at += letter.advance
 
 
-def measure(text: str, language: str) -> Rect:
+@lru_cache(4096)  # lines of labels, which are few and come again
+def measure(text: str) -> Rect:
     """What of the plane the ink of a line takes, in thousandths of the em from its beginning."""
-    inked = [p + np.array([at, 0]) for at, one in _shape(text, language) for p in one.polygons]
+    inked = [p + np.array([at, 0]) for at, one in _shape(text) for p in one.polygons]
     points = np.concatenate([*inked, [(0, 0), (0, -CAPITAL)]])
     (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
     return Rect(x0, y0, x1, y1)
 
 
-def draw(
-    plane: Image, text: str, language: str, capital: float, origin: tuple[float, float]
-) -> None:
+def draw(plane: Image, text: str, capital: float, origin: tuple[float, float]) -> None:
     """Draw a line of text in white.
 
     Args:
         plane: ``(h, w)``, written to; it is :data:`OVER` times too large.
         text: All of its letters are known.
-        language: Whose forms of letters are taken.
         capital: Height of capitals in pixels of what ``plane`` is scaled down to.
         origin: Where the baseline begins, in the same pixels.
     """
     shift = 4  # binary places of pixels that OpenCV gets
     scale = capital / CAPITAL * OVER * (1 << shift)
     begin = np.array(origin) * (OVER * (1 << shift))
-    for at, letter in _shape(text, language):
+    for at, letter in _shape(text):
         outlines = [
             np.rint((p + np.array([at, 0])) * scale + begin).astype(np.int32)
             for p in letter.polygons
