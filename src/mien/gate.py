@@ -215,7 +215,8 @@ def portrait(
             if judge.refuses(seen_by):
                 raise Refused(f"{rules.where}: classifier {said.name} refuses {label}")
     except Refused as error:
-        raise rules.refused(error, role="source") from None
+        rules.note("refused", why=str(error).replace(label, "the portrait"), role="source")
+        raise
 
 
 def _is_default(own: Embed) -> bool:

