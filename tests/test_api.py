@@ -122,7 +122,8 @@ def test_swap_image(swapper, me, photo, places):
     assert all(changed(photo, out, box) > 4 for box in places)
     # The label is in the lower right corner.
     assert np.abs(out[-60:, -200:].astype(int) - photo[-60:, -200:]).mean() > 5
-    assert np.array_equal(out[:100, :100], photo[:100, :100])
+    # Elsewhere there is only the watermark.
+    assert 0 < np.abs(out[:100, :100].astype(int) - photo[:100, :100]).max() <= 3
 
 
 def test_swap_image_without_a_face(swapper, me):
@@ -153,7 +154,7 @@ def test_match(swapper, me, photo, places, tmp_path):
         plan = SwapPlan((Rule(me, reference=person),))
         out = api.swap_image(photo, plan, swapper=swapper)
         assert changed(photo, out, places[number - 1]) > 4
-        assert changed(photo, out, places[2 - number]) == 0
+        assert changed(photo, out, places[2 - number]) < 1.5  # the watermark
 
 
 def test_map(swapper, me, photo, places):
@@ -162,7 +163,7 @@ def test_map(swapper, me, photo, places):
     alone = [api.swap_image(photo, SwapPlan((Rule(me, n),)), swapper=swapper) for n in (1, 2)]
     plan = SwapPlan((Rule(me, 2), Rule(other, 1)))
     both = api.swap_image(photo, plan, swapper=swapper)
-    assert changed(alone[1], both, places[1]) == 0
+    assert changed(alone[1], both, places[1]) < 1.5  # each output's own watermark
     assert changed(alone[0], both, places[0]) > 4
 
 

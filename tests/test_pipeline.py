@@ -19,12 +19,12 @@ import synthetic
 from mien import blend, generate, media, pipeline, runtime, zoo
 from mien.errors import MediaError, ModelNotFound, ProviderError
 from mien.media import Marked
-from mien.provenance import Marker
+from mien.provenance import Marker, Marks
 from mien.types import Face, Faces, Frame, Identity, Patch, Rule, SwapPlan
 from synthetic import HEIGHT, WIDTH, Scene, stays
 
 ADA, BOB, EVE = (synthetic.identity(64, name=name) for name in ("Ada", "Bob", "Eve"))
-UNMARKED = Marker(consent=synthetic.CONSENT, label_on=False)
+UNMARKED = Marker(Marks(label_on=False, watermark_on=False), consent=synthetic.CONSENT)
 COLOURS = {"Ada": (250, 0, 0), "Bob": (0, 250, 0), "Eve": (0, 0, 250)}
 
 

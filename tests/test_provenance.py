@@ -19,7 +19,7 @@ SELF = Consent("self", "form 12")
 
 def marked(height, width, value, **more):
     frame = Frame(np.full((height, width, 3), value, np.uint8))
-    result = Marker(consent=SELF, **more)(frame)
+    result = Marker(Marks(watermark_on=False), consent=SELF, **more)(frame)
     assert isinstance(result, Marked)
     assert result.frame is frame
     return frame
@@ -121,8 +121,8 @@ def test_read_says_what_it_cannot_read(tmp_path):
         provenance.read(tmp_path / "a.mp4")
 
 
-def test_marking_is_cheap():
-    marker = Marker(consent=SELF)
+def test_drawing_the_label_is_cheap():
+    marker = Marker(Marks(watermark_on=False), consent=SELF)
     frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
     marker(frame)
     spent = []
