@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -70,6 +70,7 @@ class Swapper:
         embed: Says who somebody is.
         generate: Makes patches.
         models: Stage → ``(model, provider)``, for reports.
+        weights: Name and SHA-256 of the models, as their cards say; content credentials list them.
         similarity: Cosine from which two faces are one person's, as the embedder's card says.
         masks: Say where a face may be replaced; all of them hold.
         enhancer: Restores faces after they were swapped.
@@ -83,6 +84,7 @@ class Swapper:
     embed: Embed
     generate: Generate
     models: dict[str, tuple[str, str]]
+    weights: tuple[tuple[str, str], ...] = ()
     similarity: float = 0.38
     masks: tuple[segment.Parser | segment.Occluder, ...] = ()
     enhancer: enhance.Enhancer | None = None
@@ -168,6 +170,7 @@ def load(
                 if stages
             },
         },
+        weights=_weights(shown.values(), models),
         similarity=models.find(embedder).threshold,
         masks=keep_off,
         enhancer=restore[0] if restore else None,
@@ -189,6 +192,12 @@ def _shown(names: Sequence[str], models: zoo.Zoo) -> dict[str, str]:
         name: other + name[len(card) :]
         for name, card, other in zip(names, cards, used, strict=True)
     }
+
+
+def _weights(shown: Iterable[str], models: zoo.Zoo) -> tuple[tuple[str, str], ...]:
+    """Name and SHA-256 of each model; generators without weights of their own have none."""
+    names = {part.partition(":")[0] for name in shown for part in name.split("+")}
+    return tuple((card.name, card.sha256) for card in models.cards if card.name in names)
 
 
 class Times:

@@ -30,7 +30,7 @@ from mien.errors import MediaError, MienError, UsageError
 from mien.media.info import IMAGE_SUFFIXES
 from mien.media.sink import CONTAINERS, Temporary
 from mien.pipeline import Report, Stream, Swapper
-from mien.provenance import Marker, Marks, untouched
+from mien.provenance import Marker, Marks, credentials, untouched
 from mien.types import (
     Consent,
     Frame,
@@ -170,6 +170,9 @@ def swap(
             metadata=marker.metadata(),
             overwrite=overwrite,
             size=None if enlarge is None else enlarge.size(info.width, info.height),
+            finish=credentials.signing_of(
+                marker, _people(plan), swapper.weights, target, rules.credentials
+            ),
         )
         try:
             report = pipeline.run(
@@ -246,6 +249,9 @@ def swap_folder(
     if output.is_dir() and output.samefile(folder):
         raise UsageError(f"{output}: is the input, too; choose another folder for the output")
     names = output_names(list_media(folder))
+    plan = _plan(who)
+    about = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
+    policy.permit(_people(plan), _use("video", about))  # what holds for all is said once
     made = make_folder(output)
     swapper = swapper or load()
     try:

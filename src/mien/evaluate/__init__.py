@@ -28,7 +28,7 @@ from mien.evaluate.report import compare, read, table
 from mien.evaluate.sheet import Sheet
 from mien.evaluate.targets import look_through
 from mien.media.metadata import with_xmp, xmp
-from mien.provenance import Marker, Marks
+from mien.provenance import Marker, Marks, certificate, credentials, manifest
 from mien.types import Consent, Frame, Image
 
 __all__ = ["FRAMES", "Result", "compare", "evaluate", "read", "table"]
@@ -113,6 +113,9 @@ def evaluate(
     mark = Marker(marks, consent=consent, target_consent=target_consent)
     use = policy.Use("video", target_consent=target_consent, marks=mark.marks)
     rules = policy.load()
+    signs = None
+    if pictures and mark.marks.credentials_on:
+        signs = certificate.signatory(rules.credentials)
     with _Folder(output, overwrite=overwrite) as folder, ExitStack() as stack:
         stages: dict[str, Any] = {
             "detector": detector,
@@ -158,6 +161,10 @@ def evaluate(
         }
         changes = [] if earlier is None else compare(made, earlier)
         picture = _marked(sheet.picture(), mark) if pictures else None
+        if picture is not None and signs is not None:
+            weights = [w for s in swappers.values() for w in s.weights]
+            facts = manifest.facts_of(mark, people, weights)
+            picture = credentials.seal(picture, facts, signs, str(output / "sheet.jpg"))
         folder.write("report.json", (json.dumps(made, indent=1) + "\n").encode())
         folder.write("report.html", html_of(made, changes, picture).encode())
         if picture is not None:
@@ -182,7 +189,7 @@ def _files(given: Sequence[Path | str], what: str) -> list[Path]:
 
 
 def _marked(image: Image, mark: Marker) -> bytes:
-    """A JPEG file of a picture, with the visible label and the words inside."""
+    """A JPEG file of a picture, with label and watermark, and the words inside."""
     frame = mark(Frame(image)).frame
     done, data = cv2.imencode(".jpg", frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     if not done:

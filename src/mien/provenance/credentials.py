@@ -20,7 +20,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -29,8 +29,10 @@ from mien.media import Finish, Temporary
 from mien.media.info import image_format
 from mien.provenance import certificate
 from mien.provenance.certificate import Signatory
-from mien.provenance.manifest import ABSENT, Facts, Manifest, definition, found, plain
+from mien.provenance.manifest import ABSENT, Facts, Manifest, definition, facts_of, found, plain
+from mien.provenance.marker import Marker
 from mien.signing import OWN, Signing
+from mien.types import Identity
 
 SIDECAR: Final = ".c2pa"
 """Suffix of a manifest that lies beside its file."""
@@ -58,6 +60,32 @@ _LARGEST: Final = 16 << 20
 _VARIABLE: Final = "C2PA_LIBRARY_NAME"
 _LOADING: Final = threading.Lock()
 _ELSEWHERE: Final = threading.Lock()
+
+
+def signing_of(
+    marker: Marker,
+    identities: Iterable[Identity] = (),
+    models: Iterable[tuple[str, str]] = (),
+    target: Path | None = None,
+    signing: Signing = OWN,
+) -> Finish | None:
+    """What signs the file that a marker is for; None where its credentials are off.
+
+    Args:
+        marker: Marks the file's frames.
+        identities: Whose portraits are used.
+        models: Name and SHA-256 of each.
+        target: The file that is changed.
+        signing: Whose certificate.
+
+    Raises:
+        UsageError: The certificate cannot be used.
+        MediaError: The machine's own cannot be made.
+    """
+    if not marker.marks.credentials_on:
+        return None
+    people, weights = tuple(identities), tuple(models)
+    return finisher(lambda: facts_of(marker, people, weights, target), signing)
 
 
 def finisher(facts: Callable[[], Facts], signing: Signing = OWN) -> Finish:
