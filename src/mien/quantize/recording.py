@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mien import detect, identity, landmarks, media, pipeline, runtime, zoo
+from mien import detect, identity, landmarks, media, pipeline, policy, runtime, zoo
 from mien.errors import NoFace, UsageError
 from mien.pipeline import Stream, Swapper
 from mien.precision import Sample
@@ -18,7 +18,11 @@ from mien.types import Consent, Frame, Identity, Rule, SwapPlan
 MOST: Final = 64
 """Samples that are kept, a fair choice of all."""
 
-CALIBRATION: Final = Consent("licensed", "calibration: no picture is written or shown")
+CALIBRATION: Final = Consent("self", "calibration: no picture is written or shown")
+"""Somebody of the footage, put into the same footage; nothing of it is kept."""
+
+UNSEEN: Final = policy.Policy(audit=policy.AuditTable(on=False))
+"""Rules for what nobody sees: the operator's are for outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def run(swapper: Swapper, frames: Iterable[Frame], person: Identity | None) -> N
     for frame in frames:
         swapper.detector.quick(frame.image)
         copy = replace(frame, image=frame.image.copy())
-        stream = Stream(swapper, identify=True, still=True)
+        stream = Stream(swapper, identify=True, still=True, rules=UNSEEN)
         faces = stream.observe(copy)
         if plan is not None and faces:
             stream.render(copy, stream.assign(faces, plan), plan, faces=faces)
