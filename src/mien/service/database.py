@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -26,11 +27,21 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    make_url,
+    text,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.pool import StaticPool
+
+from mien.errors import MediaError
 
 ID: Final = 32
 """Letters of an id: 128 random bits, which nobody guesses."""
+
+
+LOCK: Final = 0x6D69656E
+"""Of PostgreSQL's advisory locks the one for migrations."""
 
 
 def new_id() -> str:
@@ -201,24 +212,77 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = connect(url)
-        self._session = sessionmaker(self.engine, expire_on_commit=False)
+        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        self._read = sessionmaker(
+            self.engine.execution_options(mien_reads=True), expire_on_commit=False
+        )
 
     @contextmanager
-    def __call__(self) -> Iterator[Session]:
-        """A session in one transaction: committed at the end, rolled back on an error."""
-        with self._session.begin() as session:
+    def __call__(self, *, write: bool = True) -> Iterator[Session]:
+        """A session in one transaction: committed at the end, rolled back on an error.
+
+        Args:
+            write: False where rows are only read, which waits for nobody.
+        """
+        with (self._write if write else self._read).begin() as session:
             yield session
+
+    def upgrade(self) -> None:
+        """Bring the tables into the present shape; one process at a time does it.
+
+        Raises:
+            MediaError: The database cannot be reached, or is of a later mien.
+        """
+        from alembic import command  # noqa: PLC0415 - slow
+        from alembic.util import CommandError  # noqa: PLC0415
+
+        config = alembic_config()
+        try:
+            with self.engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": LOCK})
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise MediaError(
+                f"{self.shown}: its tables are of a later version of mien ({error})"
+            ) from error
+        except SQLAlchemyError as error:
+            raise MediaError(
+                f"{self.shown}: the database cannot be used ({_said(error)})"
+            ) from error
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return make_url(self.url).render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
 
+def alembic_config() -> Any:
+    """Where the migrations are."""
+    from alembic.config import Config  # noqa: PLC0415 - slow
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def _said(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+
+
 def connect(url: str) -> Engine:
     """An engine; SQLite's waits for other writers, and keeps what was committed."""
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
-    engine = create_engine(url, connect_args={"timeout": 30})
+    if make_url(url).database in (None, "", ":memory:"):  # one connection is one database
+        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        engine = create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _set(connection: Any, _: object) -> None:
@@ -226,5 +290,12 @@ def connect(url: str) -> Engine:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
+        connection.isolation_level = None  # sqlite3's own begins too late, see below
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        # At once for writing: one that reads first and then wants to write could not wait.
+        reads = connection.get_execution_options().get("mien_reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -66,17 +66,20 @@ class Files:
             MediaError: The store cannot be reached, or is full.
         """
         digest, size = hashlib.sha256(), 0
-        try:
+        unfinished = f"{path}.{secrets.token_hex(4)}.part"
+        with _named(path, "cannot be stored"):
             self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
-            unfinished = self._at(f"{path}.{secrets.token_hex(4)}.part")
-            with _reading(source) as data, self._system.open(unfinished, "wb") as out:
-                while block := data.read(BLOCK):
-                    digest.update(block)
-                    size += len(block)
-                    out.write(block)
-            self._system.mv(unfinished, self._at(path))
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be stored ({error})") from error
+            try:
+                with _reading(source) as data, self._system.open(self._at(unfinished), "wb") as out:
+                    while block := data.read(BLOCK):
+                        digest.update(block)
+                        size += len(block)
+                        out.write(block)
+                self._system.mv(self._at(unfinished), self._at(path))
+            except BaseException:
+                with suppress(Exception):
+                    self._system.rm_file(self._at(unfinished))
+                raise
         return Stored(size, digest.hexdigest())
 
     def get(self, path: str, target: Path) -> None:
@@ -85,11 +88,12 @@ class Files:
         Raises:
             MediaError: It is not there, the store cannot be reached, or the disk is full.
         """
-        try:
-            with self._system.open(self._at(path), "rb") as data, target.open("wb") as out:
-                shutil.copyfileobj(data, out, BLOCK)
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be read from the store ({error})") from error
+        with (
+            _named(path, "cannot be read from the store"),
+            self._system.open(self._at(path), "rb") as data,
+            target.open("wb") as out,
+        ):
+            shutil.copyfileobj(data, out, BLOCK)
 
     def read(self, path: str, start: int, end: int) -> Iterator[bytes]:
         """Bytes of a file from ``start`` until before ``end``, in blocks.
@@ -97,15 +101,15 @@ class Files:
         Raises:
             MediaError: As for :meth:`get`.
         """
-        try:
-            with self._system.open(self._at(path), "rb") as data:
-                data.seek(start)
-                left = end - start
-                while left > 0 and (block := data.read(min(BLOCK, left))):
-                    left -= len(block)
-                    yield block
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be read from the store ({error})") from error
+        with (
+            _named(path, "cannot be read from the store"),
+            self._system.open(self._at(path), "rb") as data,
+        ):
+            data.seek(start)
+            left = end - start
+            while left > 0 and (block := data.read(min(BLOCK, left))):
+                left -= len(block)
+                yield block
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there.
@@ -113,12 +117,19 @@ class Files:
         Raises:
             MediaError: The store cannot be reached.
         """
-        try:
+        with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
             self._system.rm_file(self._at(path))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be removed from the store ({error})") from error
+
+
+@contextmanager
+def _named(path: str, what: str) -> Iterator[None]:
+    """Turn the errors of a store into one that names the file; each kind of store has its own."""
+    try:
+        yield
+    except MediaError:
+        raise
+    except Exception as error:
+        raise MediaError(f"{path}: {what} ({error})") from error
 
 
 @contextmanager
