@@ -112,9 +112,7 @@ async function byPeer(offered, role) {
       const age = role === "view"
         ? peer?.stamps.ageOfTheirs(rtp, now, connection?.clock.offset ?? 0)
         : peer?.stamps.ageOfOurs(rtp, now);
-      figures.add(now, age ?? null);
-      shown += 1;
-      Object.assign(document.body.dataset, { shown, way: "webrtc" });
+      count(now, age ?? null);
     },
     lost: give_up,
   });
@@ -171,10 +169,17 @@ async function draw(picture, role) {
   bitmap.close();
   const now = performance.now();
   const there = role === "view" ? now * 1000 + (connection?.clock.offset ?? 0) : now * 1000;
-  figures.add(now, (there - picture.captured) / 1000);
+  count(now, (there - picture.captured) / 1000);
   camera?.returned(picture.frame);
+  Object.assign(document.body.dataset, { frame: picture.frame, swapped: picture.swapped });
+}
+
+/** A frame is on the page; scripts that measure listen for the event. */
+function count(now, age) {
+  figures.add(now, age);
   shown += 1;
-  Object.assign(document.body.dataset, { frame: picture.frame, swapped: picture.swapped, shown });
+  document.body.dataset.shown = shown;
+  document.dispatchEvent(new CustomEvent("mien-frame", { detail: { now, age } }));
 }
 
 setInterval(() => {
