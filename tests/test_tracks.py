@@ -77,6 +77,17 @@ def test_any_frame_can_be_asked_for_in_any_order(tmp_path):
         assert reader(10**9) is None
 
 
+def test_boxes_are_had_without_the_rest(tmp_path):
+    frames = some(600)
+    with tracks.Reader(write(tmp_path / "t.npz", frames)) as reader:
+        for count in (0, 1, 255, 256, 257, 600):
+            before = frames[count].pts if count < 600 else 10**9
+            found = list(reader.boxes(before))
+            assert [pts for pts, _ in found] == [seen.pts for seen in frames[:count]]
+            for (_, faces), seen in zip(found, frames, strict=False):
+                assert [f.box.tolist() for f in faces] == [f.box.tolist() for f in seen.faces]
+
+
 def test_numpy_opens_it_as_it_is(tmp_path):
     frames = some(300)
     with np.load(write(tmp_path / "t.npz", frames)) as file:

@@ -160,7 +160,7 @@ class Reader:
         self.path = Path(path)
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
             raise MediaError(f"{path}: expected a file of tracks ({error})") from error
         try:
             self.header, chunks = self._head()
@@ -214,7 +214,7 @@ class Reader:
         data = self._read(f"{name}.npy", LARGEST)
         try:
             array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
             raise MediaError(f"{self.path}: {name} is no array ({error})") from error
         if array.dtype != np.dtype(kind) or array.shape[1:] != row:
             raise MediaError(
@@ -236,6 +236,18 @@ class Reader:
     def __iter__(self) -> Iterator[Seen]:
         for number in range(-(-len(self.pts) // CHUNK)):
             yield from self._load(number)
+
+    def boxes(self, before: int) -> Iterator[tuple[int, Faces]]:
+        """Times before one, and faces that are little more than a box; much quicker than all."""
+        nowhere = np.zeros((5, 2), np.float32)
+        for number in range(-(-int(np.searchsorted(self.pts, before)) // CHUNK)):
+            counts = self._array(f"{number:05d}/count", "<u2", ())
+            boxes = self._array(f"{number:05d}/box", "<f4", (4,))
+            ends = np.cumsum(counts)
+            for pts, count, end in zip(self.pts[number * CHUNK :], counts, ends, strict=False):
+                if pts >= before:
+                    return
+                yield int(pts), [Face(box, 1.0, nowhere) for box in boxes[end - count : end]]
 
     def _load(self, number: int) -> list[Seen]:
         counts = self._array(f"{number:05d}/count", "<u2", ())

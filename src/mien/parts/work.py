@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -163,13 +164,23 @@ def paint(  # noqa: PLR0917
         end = job.end if part.end is None else part.end * job.time_base
         with media.open_source(job.target, start=start, end=end) as source:
             assert isinstance(source, media.VideoSource)
+            size = _size(swapper, source.info) or (source.info.width, source.info.height)
+            scale = size[0] / source.info.width
+            marker.recall(
+                size[1],
+                size[0],
+                (
+                    (float(pts * job.time_base), [replace(f, box=f.box * scale) for f in faces])
+                    for pts, faces in reader.boxes(int(reader.pts[early]))
+                ),
+            )
             sink = media.PartSink(
                 job.path(part),
                 source,
                 target=output,
                 first=part.first,
                 options=options,
-                size=_size(swapper, source.info),
+                size=size,
             )
             try:
                 report = pipeline.run(

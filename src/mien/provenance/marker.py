@@ -159,8 +159,32 @@ class Marker:
             self.consent, self.target_consent, self.output_id, producer=self.marks.producer
         )
 
+    def recall(self, height: int, width: int, seen: Iterable[tuple[float, Sequence[Face]]]) -> None:
+        """Take note of frames that were marked elsewhere, so that the label is where it was.
+
+        Args:
+            height: Of the frames.
+            width: The same.
+            seen: Seconds and faces of each, in order.
+        """
+        for now, faces in seen if self.marks.label_on else ():
+            self._place(height, width, faces, now)
+
     def _draw(self, frame: Frame, faces: Sequence[Face]) -> None:
         height, width = frame.image.shape[:2]
+        timed = frame.pts is not None and frame.time_base is not None
+        now = float(frame.pts * frame.time_base) if timed else None  # type: ignore[operator]
+        place = self._place(height, width, faces, now)
+        key = height, width
+        if (key, place) not in self._labels:
+            self._labels[key, place] = render(self._layouts[key][place])
+        label = self._labels[key, place]
+        region = frame.image[label.rect.slices()]
+        cv2.multiply(region, label.keep, region, scale=1 / 255)
+        cv2.add(region, label.light, region)
+        frame.mark_dirty(label.rect)
+
+    def _place(self, height: int, width: int, faces: Sequence[Face], now: float | None) -> str:
         key = height, width
         if key not in self._layouts:
             self._layouts[key] = {
@@ -172,17 +196,7 @@ class Marker:
                 )
                 for place in PLACES
             }
-        layouts = self._layouts[key]
-        timed = frame.pts is not None and frame.time_base is not None
-        now = float(frame.pts * frame.time_base) if timed else None  # type: ignore[operator]
-        place = self._placer({p: one.rect for p, one in layouts.items()}, faces, now)
-        if (key, place) not in self._labels:
-            self._labels[key, place] = render(layouts[place])
-        label = self._labels[key, place]
-        region = frame.image[label.rect.slices()]
-        cv2.multiply(region, label.keep, region, scale=1 / 255)
-        cv2.add(region, label.light, region)
-        frame.mark_dirty(label.rect)
+        return self._placer({p: one.rect for p, one in self._layouts[key].items()}, faces, now)
 
 
 def metadata(
