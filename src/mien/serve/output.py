@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from mien import policy
 from mien.errors import MediaError, MienError
 from mien.live import Look
 from mien.live.types import Shown
@@ -315,7 +316,13 @@ def browser_output(
 
     Raises:
         MediaError: The port is taken, or the server does not start.
+        Refused: The policy does not allow somebody, or live use; see :mod:`mien.policy`.
     """
+    marker = look.marker
+    use = policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
+    for person in people.values():
+        policy.permit([person], use)
+    policy.permit([rule.identity for rule in look.plan.rules], use)
     prepare: Any = getattr(swapper.generate, "prepare", None)
     for person in people.values() if prepare is not None else ():
         prepare(person)
