@@ -615,10 +615,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 import numpy as np
 import synthetic
 from mien import live
+from mien.errors import MediaError
 from mien.provenance import Marker
 from mien.types import Frame
+def sign(hidden, target):
+    raise MediaError("no room to sign")
 marker, noise = Marker(consent=synthetic.CONSENT), np.random.default_rng(0)
-output = live.Encoded(sys.argv[1], marker.metadata())
+finish = sign if "signed" in sys.argv[1] else None
+output = live.Encoded(sys.argv[1], marker.metadata(), finish=finish)
 output.open(160, 120, 30)
 try:
     for n in range(900):
@@ -635,17 +639,21 @@ except OSError as error:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
-@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
-def test_on_a_full_disk_a_recording_is_kept_as_far_as_it_goes(tmp_path, suffix):
-    path = tmp_path / f"out.{suffix}"
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv", "signed.mp4"])
+def test_on_a_full_disk_a_recording_is_kept_as_far_as_it_goes(tmp_path, name):
+    path = tmp_path / name
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )  # fmt: skip
     assert "cannot be written (File too large)" in done.stdout
-    assert list(tmp_path.iterdir()) == [path]
+    (kept,) = tmp_path.iterdir()
+    if name == "signed.mp4":  # it is hidden, and where it lies is said
+        assert f"no room to sign; what was made lies in {kept}" in done.stderr
+    else:
+        assert kept == path
     frames = 0
-    with av.open(str(path)) as container, suppress(av.FFmpegError):  # the last one is cut
+    with av.open(str(kept)) as container, suppress(av.FFmpegError):  # the last one is cut
         for _ in container.decode(video=0):
             frames += 1
     assert frames >= 30

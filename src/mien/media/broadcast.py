@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from mien.errors import MediaError, UsageError
+from mien.errors import MediaError, MienError, UsageError
 from mien.media.info import Marked, SinkOptions
 from mien.media.sink import CONTAINERS, Finish, Temporary
 from mien.media.sound import PATIENCE, RATE, Samples, Sound, place
@@ -291,8 +291,12 @@ class LiveSink:
         except (av.FFmpegError, OSError, IndexError, StopIteration):
             self._file.drop()
             return
-        self._file.keep()
-        log.warning("%s: kept, %.0f s of it can be played", self.target, seconds)
+        try:
+            self._file.keep()
+        except MienError as error:  # it says where the file lies; what broke first is raised
+            log.warning("%s", error)
+        else:
+            log.warning("%s: kept, %.0f s of it can be played", self.target, seconds)
 
     def _drop(self) -> None:
         if self._output is not None:
