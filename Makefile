@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MEDIA := examples/media
 
 .NOTPARALLEL:
-.PHONY: install dev lint check test docs bench demo wheel lock clean
+.PHONY: install dev lint check test fuzz audit docs bench demo wheel lock clean
 
 install: $(VENV)/.mien
 
@@ -24,6 +24,17 @@ check: $(VENV)/.dev
 # TESTS narrows it down: make test TESTS="tests/test_blend.py -k poisson"
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(TESTS)
+
+# Coverage-guided where atheris has a wheel for this system, else by mutation alone; TIME is in
+# seconds for each reader: make fuzz TIME=600 TARGETS="photo video"
+TIME ?= 60
+fuzz: $(VENV)/.test
+	$(PIP) install --quiet 'atheris>=3,<4' || echo "no atheris for this system"
+	$(BIN)/python fuzz/run.py --seconds $(TIME) $(TARGETS)
+
+# Known vulnerabilities of what is locked; says so, and passes, where advisories cannot be reached.
+audit: $(VENV)/.dev
+	$(BIN)/python scripts/audit_requirements.py
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict

@@ -177,7 +177,8 @@ def _ends(data: bytes) -> bool:
     """Walk a PNG to its end: OpenCV takes memory for the length that a chunk declares."""
     at = 8
     while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
+        kind = data[at + 4 : at + 8]
         at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            return at <= len(data)
     return False

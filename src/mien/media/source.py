@@ -120,6 +120,12 @@ class VideoSource:
         self.info = self._info()
 
     def _nothing(self) -> str:
+        if not self.stream.codec_context.width:  # libav could not even look at one
+            most = self.limits.frame_pixels / 1e6
+            return (
+                "no frame can be decoded; they are damaged or above the limit of "
+                f"{most:.3g} megapixels (limits.frame_pixels)"
+            )
         if self.start is None and self.end is None:
             return "no frame of the video can be decoded"
         end = "the end" if self.end is None else f"{float(self.end):g} s"
