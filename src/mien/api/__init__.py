@@ -14,6 +14,7 @@ from mien.api.people import (
     consent_of,
     enrol,
     keep,
+    noted,
     own_consent,
     reference,
     revoke,
@@ -23,7 +24,9 @@ from mien.api.people import (
     target_consent_of,
     whose,
 )
-from mien.api.swapping import Result, swap, swap_folder, swap_image
+from mien.api.results import Result
+from mien.api.resuming import swap_in_parts, work_folder
+from mien.api.swapping import swap, swap_folder, swap_image
 
 __all__ = [
     "FileProgress",
@@ -43,6 +46,7 @@ __all__ = [
     "list_media",
     "list_people",
     "load",
+    "noted",
     "own_consent",
     "reference",
     "revoke",
@@ -52,7 +56,9 @@ __all__ = [
     "swap",
     "swap_folder",
     "swap_image",
+    "swap_in_parts",
     "target_consent_of",
     "whose",
+    "work_folder",
     "write_faces",
 ]

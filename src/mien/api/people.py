@@ -164,7 +164,16 @@ def whose(
     if consent is None:
         raise UsageError(f"{sources[0]}: is a photo, whose use needs a consent")
     me = enrol(sources, consent, which=which, white_balance=white_balance, swapper=swapper)
-    return replace(me, consent=identity.Store.open().note(consent))
+    return replace(me, consent=noted(consent))
+
+
+def noted(consent: Consent) -> Consent:
+    """A consent for one use, with a record of it in the store; nothing of a face is kept.
+
+    Raises:
+        MediaError: The store cannot be written.
+    """
+    return identity.Store.open().note(consent)
 
 
 def own_consent(name: str) -> str:

@@ -64,7 +64,7 @@ class Lists(TyperCommand):
 
 def evaluate(  # noqa: PLR0917
     identities: Annotated[
-        list[Path], typer.Option(metavar="PHOTO…", help="Portraits, each of another person.")
+        list[Path], typer.Option(metavar="PHOTO|NAME…", help="Portraits, each of another person.")
     ],
     targets: Annotated[
         list[Path], typer.Option(metavar="FILE…", help="Photos and videos to swap into.")
@@ -119,6 +119,7 @@ def evaluate(  # noqa: PLR0917
     terminal = Terminal(quiet, verbose, as_json)
 
     def work() -> int:
+        from mien import api
         from mien import evaluate as evaluating
 
         settings = settings_of(
@@ -141,11 +142,14 @@ def evaluate(  # noqa: PLR0917
             no_watermark=no_watermark,
             no_credentials=no_credentials,
         )
-        missing = [p for p in (*identities, *targets) if not p.exists()]
+        missing = [p for p in targets if not p.exists()]
         if missing:
             raise UsageError(f"{missing[0]}: no such file")
         terminal.notice()
-        given = terminal.consent(consent, consent_note)
+        photos = [p for p in identities if not api.stored_name([p])]
+        if consent is not None and not photos:
+            raise UsageError(api.own_consent(str(identities[0])))
+        given = terminal.consent(consent, consent_note) if photos else None
         about_target = terminal.target_consent(target_consent)
         with terminal.progress() as progress:
             result = evaluating.evaluate(

@@ -27,6 +27,7 @@ from mien.evaluate.page import html_of
 from mien.evaluate.report import compare, read, table
 from mien.evaluate.sheet import Sheet
 from mien.evaluate.targets import look_through
+from mien.identity import Store, Watch
 from mien.media.metadata import with_xmp, xmp
 from mien.provenance import Marker, Marks, certificate, credentials, manifest
 from mien.types import Consent, Frame, Image
@@ -56,12 +57,12 @@ class Result:
     changes: list[str] = field(default_factory=list)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0915
     identities: Sequence[Path | str],
     targets: Sequence[Path | str],
     output: Path | str,
     *,
-    consent: Consent,
+    consent: Consent | None = None,
     target_consent: Consent | None = None,
     marks: Marks | None = None,
     generators: Sequence[str] = ("mesh",),
@@ -78,10 +79,11 @@ def evaluate(
     """Put every identity on every target, measure, and write a report.
 
     Args:
-        identities: Portraits, one of each person; of several faces the largest.
+        identities: Portraits, one of each person, of several faces the largest; or the names of
+            kept identities.
         targets: Photos and videos; the largest face of each is swapped.
         output: Folder for ``report.json``, ``report.html`` and ``sheet.jpg``.
-        consent: What the use of the portraits rests on.
+        consent: What the use of the portraits rests on; kept identities have their own.
         target_consent: The same for the people who are replaced, if said.
         marks: Of the contact sheet; None for the usual ones.
         generators: Names as :func:`mien.pipeline.load` takes them.
@@ -102,7 +104,13 @@ def evaluate(
         ModelNotFound: A generator is unknown.
         Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
-    portraits, files = _files(identities, "identities"), _files(targets, "targets")
+    kept = [str(p) for p in identities if not Path(p).exists() and Store.open().has(str(p))]
+    photos = [p for p in identities if str(p) not in kept]
+    portraits = _files(photos, "identities") if photos or not kept else []
+    files = _files(targets, "targets")
+    if portraits and consent is None:
+        raise UsageError(f"{portraits[0]}: is a photo, whose use needs a consent")
+    given = _together(kept, consent if portraits else None)
     names = list(dict.fromkeys(generators))
     if not names:
         raise UsageError("no generator was given; one is needed")
@@ -110,7 +118,7 @@ def evaluate(
         raise UsageError(f"frames {frames}: at least one is needed")
     earlier = None if against is None else read(Path(against))
     output = Path(output)
-    mark = Marker(marks, consent=consent, target_consent=target_consent)
+    mark = Marker(marks, consent=given, target_consent=target_consent)
     use = policy.Use("video", target_consent=target_consent, marks=mark.marks)
     rules = policy.load()
     signs = None
@@ -124,7 +132,10 @@ def evaluate(
         }
         swappers = {n: pipeline.load(n, **stages, models=models) for n in names}
         swapper = swappers[names[0]]
-        people = [api.enrol(p, consent, which="largest", swapper=swapper) for p in portraits]
+        people = [api.stored(name, swapper=swapper) for name in kept]
+        once = api.noted(consent) if consent is not None and portraits else given
+        people += [api.enrol(p, once, which="largest", swapper=swapper) for p in portraits]
+        watch = Watch()
         # Each goes on all targets by itself, so no two people are used at a time.
         for one in people:
             rules.permit([one], use)
@@ -139,6 +150,7 @@ def evaluate(
         listed: list[dict[str, Any]] = []
         sheet = Sheet(people, names)
         for number, target in enumerate(looked):
+            watch.permit(people, "video")
             log.info("%s: measuring %d frames", target.path, len(target.wanted))
             found = measure(
                 target,
@@ -155,7 +167,10 @@ def evaluate(
             "report": reporting.VERSION,
             "mien": __version__,
             "frames": frames,
-            "identities": [{"name": p.stem, "file": str(p)} for p in portraits],
+            "identities": [
+                {"name": one.name, "file": str(file)}
+                for one, file in zip(people, [*[""] * len(kept), *portraits], strict=True)
+            ],
             "targets": listed,
             "generators": {n: reporting.summary(samples[n], listed, len(people)) for n in names},
         }
@@ -171,6 +186,15 @@ def evaluate(
             folder.write("sheet.jpg", picture)
         run.end("evaluated", output_id=mark.output_id, pictures=pictures)
     return Result(made, output, changes)
+
+
+def _together(kept: Sequence[str], consent: Consent | None) -> Consent:
+    """What all portraits of an evaluation rest on."""
+    store = Store.open()
+    entries = [store.show(name) for name in kept]
+    bases = [e.basis for e in entries] + ([consent.basis] if consent else [])
+    notes = [e.note for e in entries if e.note] + ([consent.note] if consent else [])
+    return Consent(", ".join(dict.fromkeys(bases)), "; ".join(filter(None, dict.fromkeys(notes))))
 
 
 def _files(given: Sequence[Path | str], what: str) -> list[Path]:
