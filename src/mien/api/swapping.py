@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,40 +23,21 @@ from mien.api.files import (
     with_total,
 )
 from mien.api.loading import load
-from mien.errors import MediaError, MienError, UsageError
-from mien.media.info import IMAGE_SUFFIXES
-from mien.media.sink import CONTAINERS, Temporary
-from mien.pipeline import Report, Stream, Swapper
-from mien.provenance import Marker, Marks, credentials, untouched
+from mien.api.plans import by_person, consent_to, made_of, people_of, plan_of, use_of
+from mien.api.results import Result, copied_through
+from mien.api.resuming import swap_in_parts
+from mien.errors import MienError, UsageError
+from mien.pipeline import Stream, Swapper
+from mien.provenance import Marker, Marks, credentials
 from mien.types import (
     Consent,
     Frame,
     Identity,
     Image,
-    Rule,
     SwapPlan,
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one target.
-
-    Attributes:
-        target: The file.
-        output: What was written, None if nothing was.
-        report: Counts and times.
-        copied: Nothing was swapped, and the target was copied through.
-        error: Why it failed, in a folder; a single file raises instead.
-    """
-
-    target: Path
-    output: Path | None
-    report: Report = field(default_factory=Report)
-    copied: bool = False
-    error: MienError | None = None
 
 
 def swap_image(
@@ -91,13 +69,13 @@ def swap_image(
             f"expected an image of shape (H, W, 3) and dtype uint8, "
             f"not {image.shape} and {image.dtype}"
         )
-    plan = _plan(who)
+    plan = plan_of(who)
     frame = Frame(np.array(image, order="C"))
-    marker = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
-    rules, use = policy.load(), _use("photo", marker)
-    with rules.begin(_people(plan), use, image) as run:
+    marker = Marker(marks, consent=consent_to(plan), target_consent=target_consent)
+    rules, use = policy.load(), use_of("photo", marker)
+    with rules.begin(people_of(plan), use, image) as run:
         stream = Stream(
-            swapper or load(), identify=_by_person(plan), still=True, rules=rules, use=use
+            swapper or load(), identify=by_person(plan), still=True, rules=rules, use=use
         )
         faces = stream.observe(frame)
         pairs = stream.assign(faces, plan)
@@ -121,6 +99,7 @@ def swap(
     end: float | None = None,
     workers: int = 1,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
     swapper: Swapper | None = None,
 ) -> Result:
@@ -140,6 +119,7 @@ def swap(
         end: Seconds; what lies from there on is left out. For video only.
         workers: Frames painted at a time.
         overwrite: Whether an existing output may be replaced.
+        resume: Work on a video in parts that stay done, see :func:`mien.api.swap_in_parts`.
         progress: Called after each frame.
         swapper: The models.
 
@@ -149,16 +129,22 @@ def swap(
         Refused: The policy does not allow it; see :mod:`mien.policy`.
     """
     target, output = Path(target), Path(output)
-    plan = _plan(who)
+    plan = plan_of(who)
     check_output([target], output, overwrite=overwrite)
+    if resume and not is_still(target):
+        return swap_in_parts(
+            target, plan, output, target_consent=target_consent, marks=marks, options=options,
+            start=start, end=end, workers=workers, overwrite=overwrite, progress=progress,
+            swapper=swapper,
+        )  # fmt: skip
     limits = swapper.limits if swapper is not None else None
     with open_part(target, start, end, limits) as source, ExitStack() as stack:
         still = source.info.kind == "image"
-        marker = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
-        rules, use = policy.load(), _use("photo" if still else "video", marker)
-        run = stack.enter_context(rules.begin(_people(plan), use, target))
+        marker = Marker(marks, consent=consent_to(plan), target_consent=target_consent)
+        rules, use = policy.load(), use_of("photo" if still else "video", marker)
+        run = stack.enter_context(rules.begin(people_of(plan), use, target))
         swapper = swapper or load()
-        identify = _by_person(plan, still=still)
+        identify = by_person(plan, still=still)
         stream = Stream(swapper, identify=identify, still=still, rules=rules, use=use)
         enlarge, info = swapper.upscaler, source.info
         if enlarge is not None:
@@ -171,7 +157,7 @@ def swap(
             overwrite=overwrite,
             size=None if enlarge is None else enlarge.size(info.width, info.height),
             finish=credentials.signing_of(
-                marker, _people(plan), swapper.weights, target, rules.credentials
+                marker, people_of(plan), swapper.weights, target, rules.credentials
             ),
         )
         try:
@@ -186,23 +172,20 @@ def swap(
             )
             if report.interrupted:
                 kept = output if sink.abort(keep=True) else None
-                run.end("stopped", output=kept, **_done(report, marker))
+                run.end("stopped", output=kept, **made_of(report, marker))
                 return Result(target, kept, report)
             if report.swapped:
                 sink.close()
-                run.end("made", output=output, **_done(report, marker))
+                run.end("made", output=output, **made_of(report, marker))
                 return Result(target, output, report)
             sink.abort()
             run.end("copied")
         except BaseException:
             sink.abort()
             raise
-    cause = "no face was found"
-    if report.faceless < report.frames_in:
-        cause = "none of the faces in it is the one that was asked for"
-    log.warning("%s: %s; it was copied through unchanged", target, cause)
-    _copy(target, output, options, start, end, overwrite=overwrite)
-    return Result(target, output, report, copied=True)
+    return copied_through(
+        target, output, report, options=options, start=start, end=end, overwrite=overwrite
+    )
 
 
 def swap_folder(
@@ -217,6 +200,7 @@ def swap_folder(
     end: float | None = None,
     workers: int = 1,
     overwrite: bool = False,
+    resume: bool = False,
     progress: FileProgress | None = None,
     swapper: Swapper | None = None,
 ) -> Iterator[Result]:
@@ -235,6 +219,7 @@ def swap_folder(
         end: As for :func:`swap`; photos are taken whole.
         workers: As for :func:`swap`.
         overwrite: As for :func:`swap`.
+        resume: Leave out files whose output is there, and work on videos in parts.
         progress: Called after each frame with the file.
         swapper: The models.
 
@@ -249,13 +234,16 @@ def swap_folder(
     if output.is_dir() and output.samefile(folder):
         raise UsageError(f"{output}: is the input, too; choose another folder for the output")
     names = output_names(list_media(folder))
-    plan = _plan(who)
-    about = Marker(marks, consent=_all_consent(plan), target_consent=target_consent)
-    policy.permit(_people(plan), _use("video", about))  # what holds for all is said once
+    plan = plan_of(who)
+    about = Marker(marks, consent=consent_to(plan), target_consent=target_consent)
+    policy.permit(people_of(plan), use_of("video", about))  # what holds for all is said once
     made = make_folder(output)
     swapper = swapper or load()
     try:
         for target, name in names.items():
+            if resume and (output / name).exists():  # outputs appear whole, or not at all
+                yield Result(target, output / name, earlier=True)
+                continue
             still = is_still(target)
             try:
                 result = swap(
@@ -269,6 +257,7 @@ def swap_folder(
                     end=None if still else end,
                     workers=workers,
                     overwrite=overwrite,
+                    resume=resume,
                     progress=for_file(progress, target),
                     swapper=swapper,
                 )
@@ -280,71 +269,3 @@ def swap_folder(
     finally:
         if made and not any(output.iterdir()):
             output.rmdir()
-
-
-def _copy(
-    target: Path,
-    output: Path,
-    options: media.SinkOptions | None,
-    start: float | None,
-    end: float | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """Copy a target in which nothing was swapped; without marks, since nothing was made."""
-    formats = IMAGE_SUFFIXES | CONTAINERS
-    same = formats.get(target.suffix.lower()) == formats.get(output.suffix.lower())
-    if same and start is None and end is None:
-        file = Temporary(output, overwrite=overwrite)
-        try:
-            shutil.copyfile(target, file.path)
-            file.keep()
-        except OSError as error:
-            file.drop()
-            if isinstance(error, MediaError):
-                raise
-            raise MediaError(f"{output}: cannot be written ({error.strerror})") from error
-        except BaseException:
-            file.drop()
-            raise
-        return
-    # Another container or a part of it: decoded and encoded again. The label stays off, as it
-    # would be untrue.
-    with (
-        media.open_source(target, start=start, end=end) as source,
-        media.open_sink(output, source, options=options, metadata={}, overwrite=overwrite) as sink,
-    ):
-        for marked in untouched(source):
-            sink.write(marked)
-
-
-def _plan(who: Identity | SwapPlan) -> SwapPlan:
-    return who if isinstance(who, SwapPlan) else SwapPlan((Rule(who),))
-
-
-def _people(plan: SwapPlan) -> list[Identity]:
-    return [rule.identity for rule in plan.rules]
-
-
-def _use(kind: policy.Kind, marker: Marker) -> policy.Use:
-    return policy.Use(kind, target_consent=marker.target_consent, marks=marker.marks)
-
-
-def _done(report: Report, marker: Marker) -> dict[str, Any]:
-    """What the audit log says of a run that made something."""
-    return {"output_id": marker.output_id, "frames": report.frames_out, "swapped": report.swapped}
-
-
-def _by_person(plan: SwapPlan, *, still: bool = True) -> bool:
-    """Whether the plan needs to know who is who; a number in a still is a place."""
-    return any(
-        r.reference is not None or (isinstance(r.which, int) and not still) for r in plan.rules
-    )
-
-
-def _all_consent(plan: SwapPlan) -> Consent:
-    """What the use of all portraits of a plan rests on."""
-    each = [r.identity.consent for r in plan.rules]
-    bases = dict.fromkeys(c.basis for c in each)
-    notes = dict.fromkeys(c.note for c in each if c.note)
-    return Consent(", ".join(bases), "; ".join(notes))

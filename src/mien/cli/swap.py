@@ -133,6 +133,10 @@ def swap(  # noqa: PLR0917
     quality: Annotated[int | None, typer.Option(help="Video: CRF. JPEG, WebP: 1 to 100.")] = None,
     pixel_format: Annotated[str | None, typer.Option(help="For instance yuv420p.")] = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep what is done, and go on with it after a stop."),
+    ] = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -256,6 +260,7 @@ def swap(  # noqa: PLR0917
             "end": finish,
             "workers": settings.workers,
             "overwrite": overwrite,
+            "resume": resume,
             "swapper": swapper,
         }
         results = []

@@ -260,6 +260,8 @@ def _line(result: api.Result) -> str:
     report = result.report
     if result.copied:
         return f"{result.output}: copied, nothing swapped"
+    if result.earlier:
+        return f"{result.output}: is there already"
     if report.frames_in == 1:
         return f"{result.output}: {report.faces} {'face' if report.faces == 1 else 'faces'} swapped"
     parts = [f"{report.frames_out} frames", f"{report.swapped} swapped"]
@@ -281,6 +283,7 @@ def _as_json(
             "output": None if result.output is None else str(result.output),
             "error": None if result.error is None else str(result.error),
             "copied": result.copied,
+            "earlier": result.earlier,
             "interrupted": report.interrupted,
             "frames_in": report.frames_in,
             "frames_out": report.frames_out,

@@ -22,7 +22,16 @@ from mien.media.info import IMAGE_SUFFIXES, Marked, MediaInfo, SinkOptions, kind
 from mien.media.limits import MAX_PIXELS, Limits
 from mien.media.metadata import read_metadata
 from mien.media.parts import JoinSink, PartSink, key_times
-from mien.media.sink import CONTAINERS, Finish, ImageSink, Sink, Temporary, VideoSink, open_sink
+from mien.media.sink import (
+    CONTAINERS,
+    Finish,
+    ImageSink,
+    Sink,
+    Temporary,
+    VideoSink,
+    check_suffix,
+    open_sink,
+)
 from mien.media.sound import Microphone, Sound, microphones
 from mien.media.source import ImageSource, Source, VideoSource, open_source
 from mien.media.virtual import LentCamera, VirtualCamera, find_loopback
@@ -38,8 +47,8 @@ __all__ = [
     "ImageSink",
     "ImageSource",
     "JoinSink",
-    "Limits",
     "LentCamera",
+    "Limits",
     "LiveSink",
     "Marked",
     "MediaInfo",
@@ -57,6 +66,7 @@ __all__ = [
     "VideoSource",
     "VirtualCamera",
     "cameras",
+    "check_suffix",
     "check_target",
     "encoders",
     "find_loopback",

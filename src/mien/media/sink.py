@@ -628,6 +628,23 @@ def _names_errors(path: Path) -> Iterator[None]:
 Sink = ImageSink | VideoSink
 
 
+def check_suffix(path: Path, source: Source) -> None:
+    """Refuse a target that is the source, or whose suffix does not suit it.
+
+    Raises:
+        MediaError: It is or does.
+    """
+    if path.exists() and path.samefile(source.info.path):
+        raise MediaError(f"{path}: is the input, too; choose another name for the output")
+    suffix, wanted = path.suffix.lower(), source.info.kind
+    suffixes = IMAGE_SUFFIXES if wanted == "image" else CONTAINERS
+    if suffix not in suffixes:
+        raise MediaError(
+            f"{path}: the suffix {suffix!r} does not name a format for the {wanted} "
+            f"{source.info.path.name}; use one of {', '.join(suffixes)}"
+        )
+
+
 def open_sink(
     path: Path | str,
     source: Source,
@@ -654,15 +671,7 @@ def open_sink(
             source, or the suffix does not suit it.
     """
     path, options = Path(path), options or SinkOptions()
-    if path.exists() and path.samefile(source.info.path):
-        raise MediaError(f"{path}: is the input, too; choose another name for the output")
-    suffix, wanted = path.suffix.lower(), source.info.kind
-    suffixes = IMAGE_SUFFIXES if wanted == "image" else CONTAINERS
-    if suffix not in suffixes:
-        raise MediaError(
-            f"{path}: the suffix {suffix!r} does not name a format for the {wanted} "
-            f"{source.info.path.name}; use one of {', '.join(suffixes)}"
-        )
+    check_suffix(path, source)
     if isinstance(source, ImageSource):
         return ImageSink(
             path, source, options=options, metadata=metadata, overwrite=overwrite, finish=finish

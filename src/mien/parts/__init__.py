@@ -7,9 +7,12 @@ without encoding anything again. Whoever starts anew goes on with the first part
 parts may be painted in any order, by several processes, on several machines.
 """
 
+from mien.parts.job import SECONDS as SECONDS
 from mien.parts.job import Job as Job
 from mien.parts.job import Part as Part
 from mien.parts.job import begin as begin
+from mien.parts.work import Progress as Progress
+from mien.parts.work import counted as counted
 from mien.parts.work import follow as follow
 from mien.parts.work import join as join
 from mien.parts.work import paint as paint
