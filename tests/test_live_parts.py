@@ -792,3 +792,52 @@ def test_a_stream_that_ends_and_returns_is_shown_again_within_two_seconds(tmp_pa
     print(f"shown again after {took:.2f} s")
     assert took < 2.0
     assert frames_of(tmp_path / "out.mkv") > before
+
+
+def test_cameras_are_listed_without_their_other_nodes(tmp_path):
+    for number, (name, index) in enumerate([("Cam", "0"), ("Cam", "1"), ("mien", "0")]):
+        node = tmp_path / f"video{number * 5}"
+        node.mkdir()
+        (node / "name").write_text(f"{name}\n")
+        (node / "index").write_text(f"{index}\n")
+    if sys.platform.startswith("linux"):
+        assert media.cameras(tmp_path) == [("0", "Cam"), ("10", "mien")]
+    assert media.cameras(tmp_path / "none") == []
+
+
+def test_devices_are_listed_without_a_portrait(tmp_path):
+    done = mien("live", "--list-devices", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "camera" in done.stdout
+    assert "microphone" in done.stdout
+
+
+def test_the_page_records_too(tmp_path, monkeypatch):
+    """Through the settings that the page sees, with an engine that does nothing."""
+    from mien.serve.control import EngineControls
+
+    class Engine(NoEngine):
+        options = live.Options()
+
+        def add(self, output: live.Encoded) -> None:
+            output.open(160, 120, 30)
+
+        def remove(self, output: live.Encoded) -> None:
+            output.write(shown(0, 0))
+            output.close()
+
+    engine: Any = Engine()
+    make = lambda name: live.Encoded(name, MARKER.metadata())  # noqa: E731
+    controls = EngineControls(engine, {ADA.name: ADA}, live.Recorder(engine, make, tmp_path))
+    assert controls.settings()["recording"] is False
+    assert controls.choices()["recording"] == [False, True]
+    controls.change({"recording": True, "strength": 0.5})
+    assert controls.settings()["recording"] is True
+    assert engine.look.strength == 0.5
+    with pytest.raises(UsageError, match="is being recorded"):
+        controls.change({"recording": True})
+    controls.change({"recording": False})
+    assert controls.settings()["recording"] is False
+    (made,) = tmp_path.iterdir()
+    assert frames_of(made) == 1
+    assert "recording" not in EngineControls(engine, {ADA.name: ADA}).settings()

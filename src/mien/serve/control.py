@@ -160,12 +160,12 @@ class EngineControls:
 
     def change(self, values: Mapping[str, Any]) -> None:
         values = dict(values)
-        if self._recorder is not None and "recording" in values:
-            if values.pop("recording") is True:
-                self._recorder.start()
-            else:
-                self._recorder.stop()
+        record = values.pop("recording", None) if self._recorder is not None else None
         self._engine.change(**read(values, self._people, self.settings()))
+        if self._recorder is not None and record is True:
+            self._recorder.start()
+        elif self._recorder is not None and record is not None:
+            self._recorder.stop()
 
     def statistics(self) -> dict[str, Any]:
         """Figures for the page."""
