@@ -841,3 +841,35 @@ def test_the_page_records_too(tmp_path, monkeypatch):
     (made,) = tmp_path.iterdir()
     assert frames_of(made) == 1
     assert "recording" not in EngineControls(engine, {ADA.name: ADA}).settings()
+
+
+def screen(pipe: Any, width: int, height: int) -> None:
+    """What stands in for a window: takes pictures of the right size, then presses q."""
+    pipe.send("open")
+    with suppress(EOFError, OSError):
+        for _ in range(12):
+            assert len(pipe.recv_bytes()) == width * height * 3
+        pipe.send("q")
+        while True:
+            pipe.recv_bytes()
+
+
+def test_a_window_and_a_recording_at_a_time(tmp_path, swapper):
+    clip = write_clip(tmp_path / "clip.mp4", noise(25))
+    heard, window = media.Sound(), live.Window(target=screen)
+    record = live.Encoded(str(tmp_path / "rec.mp4"), MARKER.metadata(), sound=heard)
+    engine = live.Engine(
+        lambda: media.open_camera(str(clip), loop=True, sound=heard),
+        *(swapper, live.Look(SwapPlan((Rule(ADA),)), MARKER), [window, record]),
+        live.Options(reopen=False, max_latency=1.0, duration=20),
+    )
+    window.engine = engine
+    figures = engine.run()
+    assert figures.seconds < 15  # q ended it
+    shown_, recorded = figures.outputs
+    assert (shown_.error, recorded.error) == ("", "")
+    assert shown_.written >= 12
+    assert frames_of(tmp_path / "rec.mp4") == recorded.written > 8
+    with av.open(str(tmp_path / "rec.mp4")) as container:
+        tone = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
+    assert 0.1 < np.abs(tone).max() < 0.25  # of 0.2; one channel becomes two of the same power
