@@ -57,8 +57,8 @@ def noise(frames=10, width=160, height=120):
 
 
 def environment(**more):
-    """The process's own, without settings of mien."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MIEN_")}
+    """The process's own, without settings of mien, but with the test's folder of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MIEN_") or k == "MIEN_HOME"}
     return kept | more
 
 
