@@ -226,7 +226,8 @@ def cards() -> Iterator[bytes]:
     yield b'like = "inswapper_128"\nfile = "mine.onnx"\nname = "mine"\n'
     yield b'like = "scrfd_2.5g"\nfile = "x.onnx"\nmean = [1, 2.5, 3]\nstd = 2\nsize = 640\n'
     yield (
-        b'like = "inswapper_128"\ntemplate = "arcface_112_v2"\nsources = ["https://a/b"]\n'
+        b'like = "inswapper_128"\nfile = "y.onnx"\ntemplate = "arcface_112_v2"\n'
+        b'sources = ["https://a/b"]\n'
         b"[swap]\nsource_size = 112\n"
     )
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import zlib
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -425,6 +426,29 @@ def test_a_list_opens_nothing(name, clip, server, tmp_path):
     assert asked == []
 
 
+def test_a_playlist_from_a_server_names_no_file(clip):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = LISTS["list.m3u8"].format(where=f"file://{clip}").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as made:
+        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread.start()
+        where = f"http://127.0.0.1:{made.server_address[1]}/live.m3u8"
+        with pytest.raises(MediaError, match=r"live.m3u8"):
+            list(media.open_camera(where))
+        made.shutdown()
+        thread.join()
+
+
 def test_readers_of_lists_are_not_among_those_used():
     refused = {"hls", "dash", "concat", "image2", "sdp", "rtsp", "lavfi", "tedcaptions", "vobsub",
                "webm_dash_manifest", "imf", "rtp", "sap", "x11grab", "v4l2", "alsa"}  # fmt: skip
@@ -557,7 +581,7 @@ def test_enlarged_pictures_have_a_limit():
 
 def test_every_limit_is_written_down():
     page = (ROOT / "docs" / "limits.md").read_text("utf-8")
-    for name in Limits.__dataclass_fields__:
+    for name in asdict(Limits()):
         assert f"`{name}`" in page, name
 
 

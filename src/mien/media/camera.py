@@ -19,6 +19,7 @@ import numpy as np
 from mien.errors import MediaError
 from mien.media.colour import Converter, Orientation, display_matrix
 from mien.media.info import check_file
+from mien.media.limits import NETWORK
 from mien.media.sound import RATE, Decoded, Feed, Samples, Sound, audio_stream, place
 from mien.media.source import open_input, video_stream
 from mien.types import Frame, Image
@@ -463,7 +464,7 @@ def open_camera(
         MediaError: It cannot be opened, or a file has no sound, which was wanted.
     """
     if re.match(r"[a-z0-9]+://", what):
-        options = {"fflags": "nobuffer", "flags": "low_delay"}
+        options = {"fflags": "nobuffer", "flags": "low_delay", "protocol_whitelist": NETWORK}
         if what.startswith("rtsp"):
             options["rtsp_transport"] = "tcp"
         return StreamCamera(what, options=options, size=size, sound=sound)

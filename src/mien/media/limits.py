@@ -74,6 +74,11 @@ Left out are lists (``hls``, ``dash``, ``concat``, ``image2``, ``sdp``), devices
 (``lavfi``), subtitles, games' formats and readers that answer to any content.
 """
 
+NETWORK: Final = (
+    "http,https,httpproxy,tcp,tls,udp,udplite,rtp,srtp,rtmp,rtmps,rtmpt,srt,rist,crypto"
+)
+"""What the address of a stream may lead on to: a playlist from a server names no file of ours."""
+
 WAITING: Final = 1024
 """Packets whose frame has not come; no codec holds back more than a few dozen."""
 
