@@ -67,8 +67,9 @@ def serve(page, stop, size=(320, 240), fps=25):
 def main():
     port, token = int(sys.argv[1]), os.environ.get("PAGE_TOKEN", "")
     host = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
+    patience = float(os.environ.get("PAGE_PATIENCE", "5"))
     peers = int(os.environ.get("PAGE_PEERS", "16"))
-    options = PageOptions(host, port, token, peers=peers)
+    options = PageOptions(host, port, token, peers=peers, patience=patience)
     page = BrowserOutput(options, perform=Inverted)
     page.attach(Inverted())
     stop = threading.Event()

@@ -30,6 +30,7 @@ from mien.serve.shared import Board
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent / "examples" / "clients"
 TOKEN = "a-token-that-is-long-enough"
+PATIENCE = 2.0
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def running(*arguments, **environment):
 
 @pytest.fixture(scope="module")
 def server():
-    with running() as (url, _):
+    with running(PAGE_PATIENCE=str(PATIENCE)) as (url, _):
         yield url
 
 
@@ -128,7 +129,7 @@ def test_the_page_and_nothing_but_the_page(server):
     answer, body = request(server)
     assert answer.status == 200
     assert b"Before you start" in body
-    for name in ("page.js", "protocol.js", "style.css"):
+    for name in ("page.js", "protocol.js", "webrtc.js", "style.css"):
         assert request(server, f"/static/{name}")[0].status == 200
     for path in (
         "/static/../application.py",
@@ -256,7 +257,10 @@ def test_who_is_not_let_in(server, hello, says):
     [
         ("{", "a message is no JSON"),
         ("[" * 4000, "a message is no JSON"),
-        ('{"type": "dance"}', "expected a message of type hello, ack, ping, set, not 'dance'"),
+        (
+            '{"type": "dance"}',
+            "expected a message of type hello, ack, ping, set, pictures, not 'dance'",
+        ),
         ("x" * 5000, "a message has 5000 characters, the limit is 4096"),
         (b"GIF89a", "expected a picture that begins with MIEN, and something else came"),
         (
@@ -342,7 +346,7 @@ def test_the_others_are_served_beside_a_flood_and_half_open_sockets(server):
     with Client(server) as other:
         other.picture()
         thread.start()
-        count = frames_in(other, 2.0)
+        count = frames_in(other, 1.5)
         thread.join(20)
         count_after = frames_in(other, 1.0)
     for one in half_open:
@@ -350,13 +354,13 @@ def test_the_others_are_served_beside_a_flood_and_half_open_sockets(server):
     assert not thread.is_alive()
     assert len(ended) == 1
     assert ended[0] is None or ended[0].code == 1008
-    assert count >= 12
+    assert count >= 9
     assert count_after >= 8
 
 
 def test_ten_cameras_get_equal_shares(server):
     jpeg = encode_jpeg(np.full((240, 320, 3), pageserver.RED, np.uint8))
-    counts, stop = [0] * 10, time.monotonic() + 2.5
+    counts, stop = [0] * 10, time.monotonic() + 1.5
 
     def use(which):
         with Client(server, "camera") as client:
@@ -380,20 +384,20 @@ def test_one_lost_hello_frees_the_socket(server):
     address = server.replace("http", "ws", 1) + "socket"
     with connect(address) as client:
         began = time.monotonic()
-        text = json.loads(client.recv(protocol.HELLO_SECONDS + 3))["message"]
+        text = json.loads(client.recv(10))["message"]
         assert text == "nothing was heard for too long"
-        assert time.monotonic() - began > protocol.HELLO_SECONDS - 1
+        assert time.monotonic() - began > PATIENCE - 0.5
 
 
 # --- other machines, and the end ------------------------------------------------------------------
 
 
-def test_other_machines_need_a_token():
+def test_other_machines_need_a_token_and_the_server_ends_with_the_engine():
     with pytest.raises(UsageError, match="a token is needed"):
         PageOptions("0.0.0.0")
     with pytest.raises(UsageError, match="16 are needed"):
         PageOptions("0.0.0.0", token="short")
-    with running("0.0.0.0", PAGE_TOKEN=TOKEN) as (url, _):
+    with running("0.0.0.0", PAGE_TOKEN=TOKEN) as (url, pid):
         assert url.endswith(f"#token={TOKEN}")
         here = url.replace("0.0.0.0", "127.0.0.1")
         for wrong in ("", TOKEN[:-1], TOKEN + "x"):
@@ -403,6 +407,14 @@ def test_other_machines_need_a_token():
                 assert code == 1008
         with Client(here, token=TOKEN) as client:
             client.words("welcome")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the server's process is still there")
 
 
 def test_a_taken_port_is_said_in_one_sentence(server):
@@ -421,19 +433,6 @@ def test_closing_frees_process_memory_and_port():
         Board([16], get_context("spawn").Lock(), name)
     with socket.socket() as door, pytest.raises(ConnectionRefusedError):
         door.connect(("127.0.0.1", port))
-
-
-def test_the_server_ends_with_the_engine():
-    with running() as (url, pid):
-        assert request(url)[0].status == 200
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the server's process is still there")
 
 
 # --- mailboxes ------------------------------------------------------------------------------------
@@ -467,7 +466,7 @@ def _write(size, lock, name, count):
 
 
 def test_no_message_is_torn_between_two_processes():
-    size, count, context = 100_000, 5000, get_context("spawn")
+    size, count, context = 100_000, 2000, get_context("spawn")
     lock = context.Lock()
     board = Board([size], lock)
     writer = context.Process(target=_write, args=(size, lock, board.name, count))

@@ -192,7 +192,7 @@ class Hub:
 
     async def talk(self, client: Client) -> None:
         """Serve a client from its first message to its end."""
-        async with asyncio.timeout(protocol.HELLO_SECONDS):
+        async with asyncio.timeout(self.options.patience):
             hello = protocol.parse(await _text(client))
         self._let_in(client, hello)
         self.clients.add(client)

@@ -73,6 +73,7 @@ class PageOptions:
         token: Without it nobody gets in; empty where only this machine reaches the page.
         sessions: Browser cameras at a time.
         clients: Sockets at a time.
+        patience: Seconds within which the first message of a socket must come.
         quality: Of JPEGs, 1 to 100.
         webrtc: Whether browsers may connect by WebRTC; needs aiortc.
         peers: WebRTC connections at a time.
@@ -88,6 +89,7 @@ class PageOptions:
     token: str = ""
     sessions: int = 10
     clients: int = 64
+    patience: float = protocol.HELLO_SECONDS
     quality: int = 80
     webrtc: bool = True
     peers: int = 16
