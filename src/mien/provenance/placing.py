@@ -55,15 +55,16 @@ class Placer:
         if self._covered is None:
             self._covered = now
         if now - self._covered >= PATIENCE and now - self._moved >= REST:
-            best = _freest(rects, faces)
+            best = _freest(rects, faces, CALM)
             if _cover(rects[best], faces, NEAR) < 0.5 * _cover(rects[self._at], faces, NEAR):
                 self._at, self._covered, self._moved = best, None, now
         return self._at
 
 
-def _freest(rects: dict[str, Rect], faces: Sequence[Face]) -> str:
+def _freest(rects: dict[str, Rect], faces: Sequence[Face], grown: float = NEAR) -> str:
     """The first place that faces keep off, or else the one that they cover least."""
-    return min(rects, key=lambda p: (_cover(rects[p], faces, NEAR), _cover(rects[p], faces, CALM)))
+    free = (p for p in rects if _cover(rects[p], faces, grown) <= 0)
+    return next(free, "") or min(rects, key=lambda p: _cover(rects[p], faces, NEAR))
 
 
 def _cover(rect: Rect, faces: Sequence[Face], grown: float) -> float:
