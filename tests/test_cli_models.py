@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch, capfd):
     """Run ``mien models`` here, with a folder of its own; gives status, output and errors."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith("MIEN_"):
+        if name.startswith("MIEN_") and name != "MIEN_HOME":
             monkeypatch.delenv(name)
     monkeypatch.setenv("MIEN_MODELS", str(tmp_path / "models"))
 

@@ -19,7 +19,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from mien import geometry, home
+from material import PHOTO, PORTRAIT, mien
+from mien import geometry, home, provenance
 from mien.errors import MediaError, Refused, UsageError
 from mien.identity import Store, Watch, database, keys, objection, permitting
 from mien.types import Consent, Face, Frame, Identity, Portrait
@@ -506,3 +507,43 @@ def test_a_watch_outlives_a_moment_in_which_the_store_cannot_be_read(store, monk
     clock[0] += 30
     with pytest.raises(MediaError):
         watch.permit([who], "live")
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+def test_from_adding_to_withdrawing_on_the_command_line(tmp_path):
+    done = mien("identity", "add", "anna", PORTRAIT, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "say it with --consent" in done.stderr
+    assert not Store.open().path.exists()
+
+    flags = ("--consent", "synthetic", "--note", "drawn", "--scope", "photo", "--json")
+    done = mien("identity", "add", "anna", PORTRAIT, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout)
+    assert (entry["name"], entry["state"], entry["photos"]) == ("anna", "valid", 1)
+    listed = json.loads(mien("identity", "list", "--json", cwd=tmp_path).stdout)["identities"]
+    assert [e["record"] for e in listed] == [entry["record"]]
+    assert "drawn" in mien("identity", "show", "anna", cwd=tmp_path).stdout
+
+    swap = ("swap", "-s", "anna", "-t", PHOTO, "-o", "out.png")
+    done = mien(*swap, "--consent", "self", cwd=tmp_path)
+    assert (done.returncode, "has its own consent" in done.stderr) == (2, True)
+    done = mien(*swap, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = provenance.read(tmp_path / "out.png")
+    assert (words["mien_consent"], words["mien_consent_note"]) == ("synthetic", "drawn")
+    assert entry["record"] in (home.folder() / "audit.jsonl").read_text("utf-8")
+
+    done = mien("identity", "revoke", "anna", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.png").unlink()
+    done = mien(*swap, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "rule consent.revoked" in done.stderr
+    assert not (tmp_path / "out.png").exists()
+    shown = mien("identity", "list", cwd=tmp_path).stdout
+    assert "revoked" in shown
+    assert entry["record"] in shown
+    assert "anna" not in shown

@@ -247,13 +247,13 @@ def _table(entries: tuple[Entry, ...]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "state", "basis", "for", "until", "added", "photos"):
-        table.add_column(heading)
-    table.add_column("record", no_wrap=True, min_width=16)
+    for heading in ("name", "state", "basis", "for", "until"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("added", "record"):
+        table.add_column(heading, no_wrap=True)
     for e in entries:
         table.add_row(
-            *(e.name or ("(one use)" if e.once else "(withdrawn)"), e.state, e.basis),
-            *(", ".join(e.scope) or "all", e.expires or "no end", e.added[:10]),
-            *(str(e.photos), e.record),
+            *(e.name or ("(one use)" if e.once else "-"), e.state, e.basis),
+            *(", ".join(e.scope) or "all", e.expires or "no end", e.added[:10], e.record),
         )
     Console().print(table if entries else "nobody is kept; add one with: mien identity add")
