@@ -23,6 +23,7 @@ import av
 import numpy as np
 import pytest
 
+import screen
 import synthetic
 from material import MIEN, PORTRAIT, environment, mien, noise, write_clip
 from mien import live, media
@@ -843,20 +844,9 @@ def test_the_page_records_too(tmp_path, monkeypatch):
     assert "recording" not in EngineControls(engine, {ADA.name: ADA}).settings()
 
 
-def screen(pipe: Any, width: int, height: int) -> None:
-    """What stands in for a window: takes pictures of the right size, then presses q."""
-    pipe.send("open")
-    with suppress(EOFError, OSError):
-        for _ in range(12):
-            assert len(pipe.recv_bytes()) == width * height * 3
-        pipe.send("q")
-        while True:
-            pipe.recv_bytes()
-
-
 def test_a_window_and_a_recording_at_a_time(tmp_path, swapper):
     clip = write_clip(tmp_path / "clip.mp4", noise(25))
-    heard, window = media.Sound(), live.Window(target=screen)
+    heard, window = media.Sound(), live.Window(target=screen.screen)
     record = live.Encoded(str(tmp_path / "rec.mp4"), MARKER.metadata(), sound=heard)
     engine = live.Engine(
         lambda: media.open_camera(str(clip), loop=True, sound=heard),
