@@ -201,7 +201,7 @@ def live(  # noqa: PLR0915, PLR0917
     terminal = Terminal(quiet, verbose, as_json)
 
     def work() -> int:  # noqa: PLR0912, PLR0915
-        from mien import api, media, serve
+        from mien import api, media, policy, serve
         from mien import live as live_
         from mien.provenance import Marker
         from mien.track import LIVE
@@ -347,13 +347,12 @@ def live(  # noqa: PLR0915, PLR0917
             if sound is not None and audio is not None and own is None:
                 stack.callback(media.Microphone(audio, sound).close)
 
-            def now() -> dict[str, str]:
-                return engine.look.marker.metadata()
+            signing = policy.load().credentials
 
             def recording(file: str) -> live_.Encoded:
                 (made,) = outputs_of([file], settings, engine.look.marker, sound, overwrite=False)
                 assert isinstance(made, live_.Encoded)
-                made.now = now
+                live_.keep_account(made, engine, swapper.weights, signing)
                 return made
 
             recorder = live_.Recorder(engine, recording, recordings)
@@ -363,7 +362,7 @@ def live(  # noqa: PLR0915, PLR0917
                 if isinstance(made, live_.Window):
                     made.engine = engine
                 elif isinstance(made, live_.Encoded):
-                    made.now = now
+                    live_.keep_account(made, engine, swapper.weights, signing)
             if control is not None:
                 commands = live_.Commands(
                     engine, swapper, consent_note=consent_note, recorder=recorder

@@ -6,6 +6,7 @@ frame at most, the newest; what would be late is dropped before it is worked on.
 
 from __future__ import annotations
 
+from mien.live.account import keep_account
 from mien.live.changing import KEYS as KEYS
 from mien.live.control import Commands, ControlSocket
 from mien.live.engine import Engine
@@ -40,4 +41,5 @@ __all__ = [
     "Statistics",
     "Virtual",
     "Window",
+    "keep_account",
 ]

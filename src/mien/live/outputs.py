@@ -73,6 +73,11 @@ class Encoded:
         return "://" in self.name
 
     @property
+    def said(self) -> dict[str, str]:
+        """All that was said of its frames so far: the metadata, values joined by semicolons."""
+        return self._words()
+
+    @property
     def writing(self) -> bool:
         """Whether it is open: from ``open`` to ``close``, or until a file failed."""
         return self._sink is not None
