@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from material import PHOTO, PORTRAIT
+from mien import api, config, media
+from mien.cli.options import marks_of
 from mien.errors import UsageError
 from mien.provenance import Marker, Marks, label
 from mien.provenance.placing import PATIENCE, Placer
@@ -344,6 +347,73 @@ def test_a_label_that_was_painted_over_is_not_found():
     rect = drawn(image)
     image[rect.slices()] = cv2.GaussianBlur(image[rect.slices()], (0, 0), 6)
     assert label.find(image) is None
+
+
+# --- options --------------------------------------------------------------------------------
+
+
+def settings_from(tmp_path, text, environment=None):
+    (tmp_path / "mien.toml").write_text(text, "utf-8")
+    return config.load(folder=tmp_path, environment=environment or {})
+
+
+def from_flags(settings, language=None, preset=None, **off):
+    off = {"no_label": False, "no_watermark": False, "no_credentials": False, **off}
+    return marks_of(settings, language, preset, **off)
+
+
+def test_settings_say_what_the_label_says(tmp_path):
+    settings = settings_from(
+        tmp_path,
+        '[marks]\nlanguage = "de"\nwords = "Folge 2"\nwatermark = false\nproducer = "001"\n',
+    )
+    assert from_flags(settings) == Marks(
+        language="de", words="Folge 2", watermark_on=False, producer="001"
+    )
+    assert from_flags(settings, "fr", "regulated", no_label=True) == Marks(
+        label_on=False,
+        preset="regulated",
+        language="fr",
+        words="Folge 2",
+        watermark_on=False,
+        producer="001",
+    )
+
+
+def test_all_marks_are_on_where_nothing_is_said(tmp_path):
+    marks = from_flags(settings_from(tmp_path, ""))
+    assert marks == Marks()
+    assert marks.label_on
+    assert marks.watermark_on
+    assert marks.credentials_on
+
+
+def test_the_environment_says_it_too(tmp_path):
+    there = {"MIEN_MARKS": "language=ja preset=regulated"}
+    marks = from_flags(settings_from(tmp_path, '[marks]\nlanguage = "de"\n', there))
+    assert (marks.language, marks.preset) == ("ja", "regulated")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[marks]\nlabell = true\n", r"mien\.toml: marks\.labell: unknown key; known are label,"),
+        ('[marks]\npreset = "huge"\n', r"mien\.toml: marks\.preset: .*'usual' or 'regulated'"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, text, says):
+    with pytest.raises(UsageError, match=says):
+        settings_from(tmp_path, text)
+
+
+def test_a_swapped_picture_says_it(swapper):
+    me = api.enrol(PORTRAIT, "synthetic", swapper=swapper)
+    marks = Marks(language="zh", preset="regulated")
+    made = api.swap_image(media.read_image(PHOTO), me, marks=marks, swapper=swapper)
+    found = label.find(made)
+    assert found is not None
+    assert found.language == "zh"
+    assert found.rect.y1 - found.rect.y0 > 0.05 * min(made.shape[:2])
 
 
 # --- cost -----------------------------------------------------------------------------------
