@@ -37,7 +37,9 @@ def begun(folder: Path, clip: Path, seconds: float = 0.4, **more) -> parts.Job:
 
 
 def followed(job: parts.Job, swapper, plan: SwapPlan) -> list[parts.Part]:
-    parts.follow(job, pipeline.Stream(swapper, identify=True), plan)
+    stream = pipeline.Stream(swapper, identify=True)
+    with media.open_source(job.target, start=job.start, end=job.end) as source:
+        parts.follow(source, job.tracks, stream, parts.by_plan(stream, plan))
     with tracks.Reader(job.tracks) as reader:
         return job.parts(int(reader.pts[0]))
 

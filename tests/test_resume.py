@@ -12,10 +12,11 @@ import av
 import pytest
 
 import material
-from mien import api, media
+from mien import api, media, tracks
 from mien.api.resuming import work_folder
 from mien.errors import MediaError, UsageError
 from mien.provenance.verifying import verify
+from mien.types import Rule, SwapPlan
 
 SWAP = """
 import sys
@@ -108,3 +109,31 @@ def test_a_folder_goes_on_with_what_is_missing(tmp_path, swapper):
     assert [r.earlier for r in results] == [True, False]
     assert (made / "a.jpg").read_bytes() == b"made before"
     assert (made / "b.jpg").stat().st_size > 1000
+
+
+def test_tracks_are_written_corrected_and_used(tmp_path, swapper):
+    """A face that is dropped by hand stays as it is; one with another number is found by that."""
+    clip = material.write_clip(tmp_path / "clip.mp4", material.pan(frames=12), fps=25)
+    found, fixed = tmp_path / "found.npz", tmp_path / "fixed.npz"
+    api.follow_faces(clip, found, swapper=swapper)
+    numbers = [line.number for line in tracks.lines_of(found)]
+    assert numbers == [1, 2]
+    assert all(line.frames == 12 for line in tracks.lines_of(found))
+    api.correct_tracks(found, fixed, {1: 5}, [2])
+    assert [line.number for line in tracks.lines_of(fixed)] == [5]
+    me = api.enrol(material.PORTRAIT, "synthetic", swapper=swapper)
+    for which, faces in ((5, 12), ("all", 12), (1, 0)):
+        output = tmp_path / f"{which}.mp4"
+        plan = SwapPlan((Rule(me, which),))
+        result = api.swap(clip, plan, output, swapper=swapper, tracked=fixed)
+        assert result.report.faces == faces
+    with pytest.raises(UsageError, match="has no track 9"):
+        api.correct_tracks(found, tmp_path / "x.npz", {9: 1}, [])
+    with pytest.raises(UsageError, match="name the corrected file with -o"):
+        api.correct_tracks(found, None, {1: 2}, [])
+    with pytest.raises(UsageError, match="would be on two faces"):
+        api.correct_tracks(found, tmp_path / "x.npz", {1: 2}, [])
+    assert not (tmp_path / "x.npz").exists()
+    somebody = SwapPlan((Rule(me, reference=me.embedding),))
+    with pytest.raises(UsageError, match="says where faces are, not who"):
+        api.swap(clip, somebody, tmp_path / "y.mp4", swapper=swapper, tracked=found)

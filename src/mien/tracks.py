@@ -358,6 +358,43 @@ def corrected(
     return Seen(seen.pts, faces, [r for _, r in kept])
 
 
+@dataclass(slots=True)
+class Line:
+    """One track of a file, in a list of all.
+
+    Attributes:
+        number: Of the track.
+        frames: In which it is.
+        first: Seconds, its first frame.
+        last: Seconds, its last frame.
+        height: Pixels, the mean over its frames.
+    """
+
+    number: int
+    frames: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    height: float = 0.0
+
+
+def lines_of(path: Path | str) -> list[Line]:
+    """All tracks of a file, by number.
+
+    Raises:
+        MediaError: The file is damaged.
+    """
+    lines: dict[int, Line] = {}
+    with Reader(path) as reader:
+        base = float(reader.header.time_base)
+        for seen in reader:
+            for face in seen.faces:
+                line = lines.setdefault(face.track or 0, Line(face.track or 0, 0, seen.pts * base))
+                line.last = seen.pts * base
+                line.height += (float(face.box[3] - face.box[1]) - line.height) / (line.frames + 1)
+                line.frames += 1
+    return [lines[number] for number in sorted(lines)]
+
+
 def rewrite(path: Path | str, output: Path, change: Callable[[Seen], Seen]) -> int:
     """Write a file of tracks anew, each frame changed; how many frames there are.
 

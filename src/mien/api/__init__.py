@@ -25,7 +25,7 @@ from mien.api.people import (
     whose,
 )
 from mien.api.results import Result
-from mien.api.resuming import swap_in_parts, work_folder
+from mien.api.resuming import correct_tracks, follow_faces, swap_in_parts, work_folder
 from mien.api.swapping import swap, swap_folder, swap_image
 
 __all__ = [
@@ -37,9 +37,11 @@ __all__ = [
     "allow_person",
     "check_output",
     "consent_of",
+    "correct_tracks",
     "deny_person",
     "enrol",
     "export_denied",
+    "follow_faces",
     "import_denied",
     "keep",
     "list_faces",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mien.api.files import Progress, check_output, open_part
 from mien.api.loading import load
 from mien.api.plans import by_person, consent_to, made_of, people_of, plan_of, use_of
 from mien.api.results import Result, copied_through
+from mien.errors import UsageError
 from mien.pipeline import Report, Stream, Swapper
 from mien.provenance import Marker, Marks, credentials
 from mien.types import Consent, Identity, SwapPlan
@@ -38,6 +40,7 @@ def swap_in_parts(
     workers: int = 1,
     overwrite: bool = False,
     seconds: float = parts.SECONDS,
+    tracked: Path | None = None,
     progress: Progress | None = None,
     swapper: Swapper | None = None,
 ) -> Result:
@@ -59,6 +62,8 @@ def swap_in_parts(
         workers: As there.
         overwrite: As there.
         seconds: Least length of a part.
+        tracked: The faces of the video, followed before and perhaps corrected; see
+            :func:`mien.api.follow_faces`.
         progress: Called after each frame of either pass.
         swapper: As there.
 
@@ -69,6 +74,8 @@ def swap_in_parts(
     """
     target, output = Path(target), Path(output)
     plan, options = plan_of(who), options or media.SinkOptions()
+    if tracked is not None and any(rule.reference is not None for rule in plan.rules):
+        raise UsageError(f"{tracked}: says where faces are, not who; choose them by their numbers")
     check_output([target], output, overwrite=overwrite)
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -84,7 +91,7 @@ def swap_in_parts(
         job = parts.begin(
             work_folder(output),
             target,
-            asked_of(plan, swapper, first, options, output),
+            asked_of(plan, swapper, first, options, output) | _said(tracked),
             output_id=first.output_id,
             start=start,
             end=end,
@@ -101,7 +108,9 @@ def swap_in_parts(
 
         report = Report(interrupted=True)
         try:
-            report = _followed(job, plan, swapper, progress, info.frames, rules, use)
+            both = 2 * info.frames if info.frames else None
+            stream = Stream(swapper, identify=by_person(plan, still=False), rules=rules, use=use)
+            report = _followed(job, tracked, plan, stream, _further(progress, 0, both))
             if report.swapped:
                 with tracks.Reader(job.tracks) as reader:
                     every = job.parts(int(reader.pts[0]))
@@ -153,6 +162,79 @@ def swap_in_parts(
     )
 
 
+def follow_faces(
+    target: Path | str,
+    output: Path | str,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    swapper: Swapper | None = None,
+) -> Report:
+    """Find and follow the faces of a video, and write where they are into a file of tracks.
+
+    Args:
+        target: A video.
+        output: The file to be made, see docs/tracks.md.
+        start: Seconds; what lies before is left out.
+        end: Seconds; what lies from there on is left out.
+        overwrite: Whether an existing file may be replaced.
+        progress: Called after each frame.
+        swapper: The models.
+
+    Returns:
+        Counts of frames.
+
+    Raises:
+        MediaError: The target cannot be read, or the file not be written.
+        UsageError: The target is no video, or the file is there.
+    """
+    target, output = Path(target), Path(output)
+    check_output([target], output, overwrite=overwrite)
+    with open_part(target, start, end, swapper.limits if swapper else None) as source:
+        if not isinstance(source, media.VideoSource):
+            raise UsageError(f"{target}: is no video; faces are followed in videos")
+        swapper = swapper or load()
+        stream = Stream(swapper, identify=True)
+        shown = _further(progress, 0, source.info.frames)
+        return parts.follow(source, output, stream, parts.nobody, shown)
+
+
+def correct_tracks(
+    given: Path,
+    output: Path | None,
+    renumber: Mapping[int, int],
+    drop: Collection[int],
+    overwrite: bool = False,
+) -> None:
+    """Write a file of tracks anew: with other numbers, and without some faces.
+
+    Args:
+        given: The file.
+        output: The new one.
+        renumber: Numbers that become others.
+        drop: Numbers that are left out.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        UsageError: No output was named, a number is not in the file, or would be twice in a frame.
+        MediaError: The file is damaged, or the new one cannot be written.
+    """
+    if output is None or output.suffix != ".npz":
+        raise UsageError(f"{given}: name the corrected file with -o NEW.npz")
+    check_output([given], output, overwrite=overwrite)
+    there = {line.number for line in tracks.lines_of(given)}
+    unknown = sorted(({*renumber} | {*drop}) - there)
+    if unknown:
+        raise UsageError(f"{given}: has no track {unknown[0]}; 'mien faces {given}' shows them")
+    parts.rewritten(
+        given,
+        output,
+        lambda seen: tracks.corrected(seen, renumber=renumber, drop=frozenset(drop)),
+    )
+
+
 def asked_of(
     plan: SwapPlan, swapper: Swapper, marker: Marker, options: media.SinkOptions, output: Path
 ) -> dict[str, str]:
@@ -179,19 +261,33 @@ def asked_of(
     }
 
 
-def _followed(  # noqa: PLR0917
+def _followed(
     job: parts.Job,
+    given: Path | None,
     plan: SwapPlan,
-    swapper: Swapper,
-    progress: Progress | None,
-    frames: int | None,
-    rules: policy.Policy,
-    use: policy.Use,
+    stream: Stream,
+    progress: parts.Progress | None,
 ) -> Report:
     if job.tracks.is_file():
         return parts.counted(job.tracks)
-    stream = Stream(swapper, identify=by_person(plan, still=False), rules=rules, use=use)
-    return parts.follow(job, stream, plan, _further(progress, 0, 2 * frames if frames else None))
+    decide = parts.by_plan(stream, plan)
+    if given is not None:
+        return parts.take(given, job.tracks, decide)
+    with media.open_source(job.target, start=job.start, end=job.end) as source:
+        assert isinstance(source, media.VideoSource)
+        return parts.follow(source, job.tracks, stream, decide, progress)
+
+
+def _said(tracked: Path | None) -> dict[str, str]:
+    """Which file of tracks was given, for comparison.
+
+    Raises:
+        MediaError: It is none.
+    """
+    if tracked is None:
+        return {}
+    with tracks.Reader(tracked):
+        return {"file of tracks": hashlib.sha256(tracked.read_bytes()).hexdigest()}
 
 
 def _end(job: parts.Job, part: parts.Part, frames: int) -> int:

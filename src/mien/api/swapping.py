@@ -100,6 +100,7 @@ def swap(
     workers: int = 1,
     overwrite: bool = False,
     resume: bool = False,
+    tracked: Path | None = None,
     progress: Progress | None = None,
     swapper: Swapper | None = None,
 ) -> Result:
@@ -120,6 +121,7 @@ def swap(
         workers: Frames painted at a time.
         overwrite: Whether an existing output may be replaced.
         resume: Work on a video in parts that stay done, see :func:`mien.api.swap_in_parts`.
+        tracked: The video's faces, followed before; then it is worked on in parts, too.
         progress: Called after each frame.
         swapper: The models.
 
@@ -131,11 +133,11 @@ def swap(
     target, output = Path(target), Path(output)
     plan = plan_of(who)
     check_output([target], output, overwrite=overwrite)
-    if resume and not is_still(target):
+    if tracked is not None or (resume and not is_still(target)):
         return swap_in_parts(
             target, plan, output, target_consent=target_consent, marks=marks, options=options,
-            start=start, end=end, workers=workers, overwrite=overwrite, progress=progress,
-            swapper=swapper,
+            start=start, end=end, workers=workers, overwrite=overwrite, tracked=tracked,
+            progress=progress, swapper=swapper,
         )  # fmt: skip
     limits = swapper.limits if swapper is not None else None
     with open_part(target, start, end, limits) as source, ExitStack() as stack:

@@ -45,7 +45,7 @@ from mien.cli.terminal import Terminal
 from mien.errors import UsageError
 
 
-def swap(  # noqa: PLR0917
+def swap(  # noqa: PLR0915, PLR0917
     target: Annotated[
         Path, typer.Option("--target", "-t", metavar="FILE|FOLDER", help="Photo, video or folder.")
     ],
@@ -137,6 +137,10 @@ def swap(  # noqa: PLR0917
         bool,
         typer.Option("--resume", help="Keep what is done, and go on with it after a stop."),
     ] = False,
+    tracks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the faces are, from 'mien faces --tracks'."),
+    ] = None,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -185,6 +189,8 @@ def swap(  # noqa: PLR0917
             no_credentials=no_credentials,
         )
         begin, finish = time_range(start, end)
+        if tracks is not None and target.is_dir():
+            raise UsageError("--tracks is of one video, and the target is a folder")
         if not source and not mapping:
             raise UsageError("a portrait is needed: -s PHOTO or NAME, or --map ME=REF:BASIS")
         which = which_of(faces, "--faces")
@@ -271,7 +277,9 @@ def swap(  # noqa: PLR0917
                     results.append(result)
             else:
                 shown = None if progress is None else partial(progress, target)
-                results.append(api.swap(target, plan, output, progress=shown, **common))
+                results.append(
+                    api.swap(target, plan, output, progress=shown, tracked=tracks, **common)
+                )
         return terminal.summary(results, swapper, many=target.is_dir())
 
     return terminal.run(work)

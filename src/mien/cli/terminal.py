@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -179,6 +180,22 @@ class Terminal:
         if many and failed:
             say(f"{failed} of {len(listings)} files failed")
         return 1 if failed else 0
+
+    def tracks(self, path: Path) -> int:
+        """What is in a file of tracks, as lines or as JSON, and the exit status."""
+        from mien import tracks
+
+        lines = tracks.lines_of(path)
+        if self.as_json:
+            found = [asdict(line) for line in lines]
+            self.print_json({"file": str(path), "tracks": found, "warnings": self.warnings})
+        for line in lines:
+            self.say(
+                f"face {line.number}: {line.frames} frames, {line.first:.2f} to {line.last:.2f} s, "
+                f"{line.height:.0f} pixels high"
+            )
+        self.say(f"{path}: {len(lines)} faces")
+        return 0
 
     def notice(self) -> None:
         """Show what everybody should have read, once, to people."""

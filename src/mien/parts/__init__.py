@@ -12,7 +12,11 @@ from mien.parts.job import Job as Job
 from mien.parts.job import Part as Part
 from mien.parts.job import begin as begin
 from mien.parts.work import Progress as Progress
+from mien.parts.work import by_plan as by_plan
 from mien.parts.work import counted as counted
 from mien.parts.work import follow as follow
 from mien.parts.work import join as join
+from mien.parts.work import nobody as nobody
 from mien.parts.work import paint as paint
+from mien.parts.work import rewritten as rewritten
+from mien.parts.work import take as take

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,13 +26,40 @@ frame are then what they would be had all been painted in one go."""
 Progress = Callable[[int], None]
 
 
-def follow(job: Job, stream: Stream, plan: SwapPlan, progress: Progress | None = None) -> Report:
-    """Find and follow the faces of the whole video, and decide who goes on whom.
+Decide = Callable[[Faces], list[int]]
+"""Number of the rule that chose each face, -1 for none."""
+
+
+def by_plan(stream: Stream, plan: SwapPlan) -> Decide:
+    """Decides as a plan says."""
+    identities = [rule.identity for rule in plan.rules]
+
+    def decide(faces: Faces) -> list[int]:
+        chosen = {id(f): identities.index(i) for f, i in stream.assign(faces, plan)}
+        return [chosen.get(id(face), -1) for face in faces]
+
+    return decide
+
+
+def nobody(faces: Faces) -> list[int]:
+    """Decides that nobody is swapped."""
+    return [-1] * len(faces)
+
+
+def follow(
+    source: media.VideoSource,
+    output: Path,
+    stream: Stream,
+    decide: Decide,
+    progress: Progress | None = None,
+) -> Report:
+    """Find and follow the faces of a whole video, and decide who goes on whom.
 
     Args:
-        job: Its ``tracks`` are written.
+        source: Open; closed by the caller.
+        output: The file of tracks; it appears whole, or not at all.
         stream: State for this video alone.
-        plan: Who goes where.
+        decide: Who goes where.
         progress: Called with the number of frames so far.
 
     Returns:
@@ -40,38 +68,69 @@ def follow(job: Job, stream: Stream, plan: SwapPlan, progress: Progress | None =
     Raises:
         MediaError: The video cannot be read, or the tracks not be written.
     """
-    report = Report()
-    unfinished = job.tracks.with_name(f".tracks.{os.getpid()}.part")
-    identities = [rule.identity for rule in plan.rules]
-    with media.open_source(job.target, start=job.start, end=job.end) as source:
-        assert isinstance(source, media.VideoSource)
-        info = source.info
-        made_by = {"mien": __version__} | {
-            k: name for k, (name, _) in stream.swapper.models.items()
-        }
-        header = tracks.Header(info.width, info.height, source.time_base, made_by=made_by)
-        try:
-            with tracks.Writer(unfinished, header) as writer:
-                for frame in source:
-                    faces = stream.observe(frame)
-                    chosen = {id(f): identities.index(i) for f, i in stream.assign(faces, plan)}
-                    rules = [chosen.get(id(face), -1) for face in faces]
-                    writer.write(tracks.Seen(frame.pts or 0, faces, rules))
-                    report.frames_in += 1
-                    report.faceless += not faces
-                    report.swapped += bool(chosen)
-                    report.faces += len(chosen)
-                    if progress is not None:
-                        progress(report.frames_in)
-            unfinished.replace(job.tracks)
-        except OSError as error:
-            if isinstance(error, MediaError):
-                raise
-            raise MediaError(f"{job.tracks}: cannot be written ({error.strerror})") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
-        report.damaged = source.damaged
+    report, info = Report(), source.info
+    made_by = {"mien": __version__} | {k: name for k, (name, _) in stream.swapper.models.items()}
+    header = tracks.Header(info.width, info.height, source.time_base, made_by=made_by)
+    with _whole(output) as unfinished, tracks.Writer(unfinished, header) as writer:
+        for frame in source:
+            faces = stream.observe(frame)
+            rules = decide(faces)
+            writer.write(tracks.Seen(frame.pts or 0, faces, rules))
+            _count(report, rules)
+            if progress is not None:
+                progress(report.frames_in)
+    report.damaged = source.damaged
     return report
+
+
+def take(given: Path, output: Path, decide: Decide) -> Report:
+    """Take a file of tracks, made before and perhaps corrected, and decide anew who goes on whom.
+
+    Raises:
+        MediaError: It is damaged, or the new one cannot be written.
+    """
+    report = Report()
+
+    def change(seen: tracks.Seen) -> tracks.Seen:
+        rules = decide(seen.faces)
+        _count(report, rules)
+        return seen._replace(rules=rules)
+
+    rewritten(given, output, change)
+    return report
+
+
+def rewritten(given: Path, output: Path, change: Callable[[tracks.Seen], tracks.Seen]) -> None:
+    """Write a file of tracks anew, each frame changed; it appears whole, or not at all.
+
+    Raises:
+        MediaError: It is damaged, or the new one cannot be written.
+    """
+    with _whole(output) as unfinished:
+        tracks.rewrite(given, unfinished, change)
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A file that takes its name when all is well."""
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(output)
+    except OSError as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(f"{output}: cannot be written ({error.strerror})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _count(report: Report, rules: list[int]) -> None:
+    chosen = sum(rule >= 0 for rule in rules)
+    report.frames_in += 1
+    report.faceless += not rules
+    report.swapped += chosen > 0
+    report.faces += chosen
 
 
 def counted(path: Path) -> Report:
@@ -79,11 +138,7 @@ def counted(path: Path) -> Report:
     report = Report()
     with tracks.Reader(path) as reader:
         for seen in reader:
-            chosen = sum(rule >= 0 for rule in seen.rules)
-            report.frames_in += 1
-            report.faceless += not seen.faces
-            report.swapped += chosen > 0
-            report.faces += chosen
+            _count(report, seen.rules)
     return report
 
 
