@@ -267,6 +267,11 @@ class Engine:
         """What is seen at the moment."""
         return self._look
 
+    @property
+    def masks(self) -> bool:
+        """Whether the chain has mask networks, that ``mask`` could switch."""
+        return bool(self._swapper.masks)
+
     def statistics(self, *, whole: bool = False) -> Statistics:
         """Figures: of the last two seconds, or of the whole run so far."""
         with self._changed:

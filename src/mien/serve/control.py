@@ -33,12 +33,13 @@ FIGURES: Final = (
 """Of the engine's statistics, those that the page is told."""
 
 
-def settings_of(look: Look, *, private: bool = False) -> dict[str, Any]:
+def settings_of(look: Look, *, private: bool = False, masks: bool = False) -> dict[str, Any]:
     """Setting → value of a look, as the page shows it.
 
     Args:
         look: What is seen.
         private: Strength and what is shown in place of a missed face are not a choice then.
+        masks: Whether there are mask networks to be used or not.
     """
     rule = look.plan.rules[0]
     values: dict[str, Any] = {
@@ -49,6 +50,8 @@ def settings_of(look: Look, *, private: bool = False) -> dict[str, Any]:
         "mark": look.marker.marks.words,
         "paused": look.paused,
     }
+    if masks:
+        values["mask"] = look.masks
     if private:
         del values["strength"]
     return values
@@ -65,6 +68,7 @@ def choices_of(look: Look, people: Mapping[str, Identity]) -> dict[str, list[Any
         "strength": [0, 1],
         "on_miss": on_miss,
         "mark": [],
+        "mask": [False, True],
         "paused": [False, True],
     }
 
@@ -149,7 +153,8 @@ class EngineControls:
         self._engine, self._people, self._recorder = engine, people, recorder
 
     def settings(self) -> dict[str, Any]:
-        values = settings_of(self._engine.look, private=self._engine.options.private)
+        engine = self._engine
+        values = settings_of(engine.look, private=engine.options.private, masks=engine.masks)
         if self._recorder is not None:
             values["recording"] = bool(self._recorder.path)
         return values
@@ -197,7 +202,7 @@ class Performance:
         tracking: TrackOptions | None = None,
     ) -> None:
         self._look = replace(look, marker=look.marker.anew())  # an output of its own
-        self._people, self._private = people, private
+        self._people, self._private, self._swapper = people, private, swapper
         self._changing = threading.Lock()
         identify = any(rule.reference is not None for rule in look.plan.rules)
         marker = self._look.marker
@@ -211,6 +216,8 @@ class Performance:
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
         look = self._standing()
+        masks = self._swapper.masks if look.masks else ()
+        self._stream.swapper = replace(self._swapper, masks=masks)
         faces = self._stream.observe(frame)
         pairs = [] if look.paused else self._stream.assign(faces, look.plan)
         done = self._painter(frame, faces, pairs, look, taken=taken)
@@ -230,7 +237,8 @@ class Performance:
         return self._look
 
     def settings(self) -> dict[str, Any]:
-        return settings_of(self._look, private=self._private)
+        masks = bool(self._swapper.masks)
+        return settings_of(self._look, private=self._private, masks=masks)
 
     def choices(self) -> dict[str, list[Any]]:
         return choices_of(self._look, self._people)

@@ -15,7 +15,14 @@ const LABELS = {
   mark: "Words added to the label",
   on_miss: "When a face is missed",
   paused: "Paused: nothing is replaced",
+  mask: "Hands and hair before a face are kept",
   recording: "Record to a file",
+};
+
+const WORDS = {
+  all: "all of them", largest: "the largest", left: "the left one", right: "the right one",
+  pass: "show the frame as it is", hold: "hold the last good picture",
+  blur: "blur the whole frame", card: "show a card that says so",
 };
 
 let connection = null;
@@ -281,14 +288,15 @@ function showSettings({ values, choices }) {
     } else if (!choices[key].length) {
       Object.assign(field, { type: "text", maxLength: 60, value });
     } else {
-      field.append(...choices[key].map((choice) => new Option(choice, choice)));
+      field.append(...choices[key].map((choice) => new Option((key !== "identity" && WORDS[choice]) || choice, choice)));
       field.value = value;
     }
     field.addEventListener("change", () => {
       const now = range ? Number(field.value) : field.type === "checkbox" ? field.checked : field.value;
       connection?.set({ [key]: now });
     });
-    row.append(`${LABELS[key] ?? key} `, field);
+    if (field.type === "checkbox") row.append(field, ` ${LABELS[key] ?? key}`);
+    else row.append(`${LABELS[key] ?? key} `, field);
     return row;
   });
   const focused = document.activeElement?.name;
