@@ -7,7 +7,6 @@ leaves without its mark.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from mien.errors import UsageError
 from mien.media import Marked, read_metadata
 from mien.provenance.label import PLACES, SAID, Drawn, Layout, Preset, check, layout, render
 from mien.provenance.placing import Placer
-from mien.provenance.watermark import Watermark
+from mien.provenance.watermark import Watermark, new_output_id
 from mien.types import Consent, Face, Frame
 
 __all__ = ["Marked", "Marker", "Marks", "metadata", "read", "untouched"]
@@ -90,7 +89,7 @@ class Marker:
         marks: Which marks, and what the label says; None for the usual ones.
         consent: On what the use of the portrait rests.
         target_consent: The same for the person who is replaced, None if unsaid.
-        output_id: Hexadecimal; empty for a new one. One marker is for one output.
+        output_id: Eight hexadecimal digits; empty for new ones. One marker is for one output.
         label_on: Instead of ``marks.label_on``, where given.
 
     Attributes:
@@ -98,7 +97,7 @@ class Marker:
         label: All words of the label.
         consent: On what the use of the portrait rests.
         target_consent: The same for the person who is replaced, None if unsaid.
-        output_id: Hexadecimal; new for every file and every live session.
+        output_id: Eight hexadecimal digits, others for every file and every live session.
     """
 
     def __init__(
@@ -114,8 +113,8 @@ class Marker:
         if label_on is not None:
             self.marks = replace(self.marks, label_on=label_on)
         self.consent, self.target_consent = consent, target_consent
-        self.output_id = output_id or secrets.token_hex(4)
-        self._watermark = Watermark(int(self.output_id, 16) % 2**32)
+        self.output_id = output_id or f"{new_output_id():08x}"
+        self._watermark = Watermark(int(self.output_id, 16))
         said = SAID[self.marks.language]
         self.label = f"{said}: {self.marks.words}" if self.marks.words else said
         self._layouts: dict[tuple[int, int], dict[str, Layout]] = {}
