@@ -79,21 +79,12 @@ def decode(soft: Floats) -> Message | None:
     return Message(version, output_id, likeness)
 
 
-def false_alarm_log10(likeness: float, alignments: int) -> float:
-    """Bound the probability that what carries no watermark looks this much like one, as log10.
+def cap_log10(likeness: float) -> float:
+    """Bound the share of the sphere of ``CODED`` dimensions this near to one direction, as log10.
 
-    Without a watermark the pseudo-random signs make the direction of the soft values uniform on
-    the sphere of ``CODED`` dimensions. The share of it within an angle of one code is bounded by
-    (1 - c²)^((n-1)/2) / (c (n-1)) × Γ(n/2) / (√π Γ((n-1)/2)), c the cosine (the cap's integral,
-    with t/c ≥ 1 put inside). All payloads and all alignments that were tried are counted (union
-    bound), so it holds for the best of them.
-
-    Args:
-        likeness: Cosine between soft values and code.
-        alignments: How many placements of the pattern were tried.
+    The cap's integral with t/c ≥ 1 put inside, c the cosine:
+    (1 - c²)^((n-1)/2) / (c (n-1)) × Γ(n/2) / (√π Γ((n-1)/2)).
     """
-    if likeness <= 0:
-        return 0.0
     n = CODED
     cap = (
         math.lgamma(n / 2)
@@ -101,8 +92,25 @@ def false_alarm_log10(likeness: float, alignments: int) -> float:
         - math.log(math.sqrt(math.pi) * likeness * (n - 1))
         + (n - 1) / 2 * math.log(max(1 - likeness**2, 1e-12))
     )
-    each = cap / math.log(10) + PAYLOAD_BITS * math.log10(2)
-    return min(0.0, each + math.log10(alignments))
+    return cap / math.log(10)
+
+
+def false_alarm_log10(likeness: float, alignments: int) -> float:
+    """Bound the probability that what carries no watermark looks this much like one, as log10.
+
+    Without a watermark the pseudo-random signs make the direction of the soft values uniform on
+    the sphere, so :func:`cap_log10` is the probability for one payload at one placement. All
+    payloads and all placements that were tried are counted (union bound), so it holds for the
+    best of them.
+
+    Args:
+        likeness: Cosine between soft values and code.
+        alignments: How many placements of the pattern were tried.
+    """
+    if likeness <= 0:
+        return 0.0
+    counted = PAYLOAD_BITS * math.log10(2) + math.log10(alignments)
+    return min(0.0, cap_log10(likeness) + counted)
 
 
 @cache

@@ -53,8 +53,10 @@ WINDOW, WINDOWS = 50, 3
 """Frames that are read as one, and how many such windows are tried."""
 
 _PILOT = 0.15  # share of the cells
-_FLOOR, _SLOPE, _CAP = 0.7, 0.06, 1.2  # levels: what a cell may change, by the activity around it
+_FLOOR, _SLOPE, _CAP = 0.8, 0.08, 1.4  # levels: what a cell may change, by the activity around it
 _LEAST, _MOST = 0.3, 1.4  # times that, by what a bit needs
+_EFFORTS, _GOAL = (1.0, 1.6, 2.5), 0.97  # more for pictures that are hard, up to this likeness
+_KEPT = 0.75  # of a grid's energy once it is spread smoothly
 _BLUR, _NOISE, _LIMIT = 1.0, 0.7, 3.0  # whitening: in cells, in levels, in deviations
 _FINE = 3  # samples across a cell when a crop is looked for
 _NARROWEST = 0.78  # of the width or height that a crop must have left
@@ -166,20 +168,25 @@ class Watermark:
             return np.zeros((COLUMNS, ROWS) if tall else (ROWS, COLUMNS), np.float32)
         layout, grid = _layout(), _cells(image, quick=True)
         high, activity = _activity(grid)
-        weight = np.clip(_FLOOR + _SLOPE * activity, _FLOOR, _CAP)
-        weight *= np.clip(grid / 40, 0.4, 1)  # less in the dark, where less is seen
         scaled, slope = _whiten(high, activity)
         own = np.bincount(layout.owner, (scaled * self._pattern).ravel(), CODED + 1)
-        gain = np.bincount(layout.owner, (weight * slope).ravel(), CODED + 1)
-        energy = np.bincount(layout.owner, (weight**2).ravel(), CODED + 1)
-        # As much as if every bit got its weight once, and not more than the bound on the PSNR.
-        quietest = 255**2 / 10 ** (QUIETEST_PSNR / 10) * grid.size
-        share = _strengths(own, gain, energy, min(float(energy.sum()), quietest))
+        quietest = 255**2 / 10 ** (QUIETEST_PSNR / 10) * grid.size / _KEPT
+        for effort in _EFFORTS:
+            most = _CAP * effort
+            weight = np.clip(_FLOOR + _SLOPE * effort * activity, _FLOOR, most)
+            gain = np.bincount(layout.owner, (weight * slope).ravel(), CODED + 1)
+            energy = np.bincount(layout.owner, (weight**2).ravel(), CODED + 1)
+            budget = min(float(energy.sum()) * (1 + 0.5 * (effort - 1)), quietest)
+            share, likeness = _strengths(own, gain, energy, budget, effort)
+            if likeness > _GOAL:
+                break
         veil: Any = self._pattern * weight * share[layout.owner].reshape(ROWS, COLUMNS)
         return _turned(veil, tall)
 
 
-def _strengths(own: Any, gain: Any, energy: Any, budget: float) -> Floats:
+def _strengths(
+    own: Any, gain: Any, energy: Any, budget: float, effort: float
+) -> tuple[Floats, float]:
     """How strongly each bit is said, so that the weakest are helped most; the pilot gets 1.
 
     Args:
@@ -187,12 +194,16 @@ def _strengths(own: Any, gain: Any, energy: Any, budget: float) -> Floats:
         gain: ``(CODED + 1,)`` what a strength of 1 adds to it.
         energy: ``(CODED + 1,)`` what a strength of 1 costs, in squared levels.
         budget: What all may cost.
+        effort: How much more than usual a bit may get, and less.
+
+    Returns:
+        The strengths, and the likeness that they should lead to.
     """
-    counts = _layout().counts
+    counts = np.sqrt(_layout().counts)
     low, high = -1e3, 1e3
 
     def reach(level: float) -> Any:
-        wanted = np.clip((level * np.sqrt(counts) - own) / gain, _LEAST, _MOST)
+        wanted = np.clip((level * counts - own) / gain, _LEAST / effort**2, _MOST * effort)
         wanted[CODED] = 1
         return wanted
 
@@ -206,7 +217,9 @@ def _strengths(own: Any, gain: Any, energy: Any, budget: float) -> Floats:
     cost = float((share**2 * energy).sum())
     if cost > budget:
         share *= math.sqrt(budget / cost)
-    return share.astype(np.float32)  # type: ignore[no-any-return]
+    soft = ((own + share * gain) / counts)[:CODED]
+    likeness = float(soft.mean() / math.sqrt((soft**2).mean() + 1e-12))
+    return share.astype(np.float32), likeness
 
 
 @cache
