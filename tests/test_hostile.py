@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -586,6 +587,30 @@ def test_every_limit_is_written_down():
         assert f"`{name}`" in page, name
 
 
+def test_a_web_page_cannot_control(tmp_path):
+    """Browsers let any page post to a local port; the request's body must not be obeyed."""
+    from mien.live.control import ControlSocket
+
+    obeyed = []
+
+    def commands(line):
+        obeyed.append(line)
+        return {"ok": True}
+
+    body = b'{"set": {"paused": true}}\n'
+    for method in (b"POST / HTTP/1.1", b"GET /x HTTP/1.0", b"OPTIONS * HTTP/1.1"):
+        with ControlSocket("0", commands) as control:
+            with socket.create_connection(("127.0.0.1", control.port), 5) as client:
+                client.sendall(method + b"\r\nHost: localhost\r\n\r\n" + body)
+                with suppress(ConnectionResetError):
+                    assert client.recv(100) == b""
+            assert obeyed == []
+            with socket.create_connection(("127.0.0.1", control.port), 5) as client:
+                client.sendall(body)
+                assert client.recv(100) == b'{"ok": true}\n'
+        obeyed.clear()
+
+
 # Nothing that is read can run
 
 
@@ -738,3 +763,26 @@ def test_fuzzing_finds_what_is_planted(tmp_path, monkeypatch):
         check=False,
     )
     assert again.returncode == 0
+
+
+def test_advisories():
+    """Unreachable advisories are said and pass; a vulnerability that is mended fails."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("audit", ROOT / "scripts" / "audit_requirements.py")
+    audit = module_from_spec(spec)
+    spec.loader.exec_module(audit)
+    unseen = {"name": "a", "skip_reason": "Dependency not found on PyPI"}
+    good = {"name": "b", "version": "1", "vulns": []}
+    mended = {"name": "c", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    open_ = {"name": "d", "version": "1", "vulns": [{"id": "CVE-2", "fix_versions": []}]}
+    assert audit.judge({"dependencies": [unseen]}) == (
+        0,
+        ["advisories could not be reached: none of 1 packages looked up"],
+    )
+    status, lines = audit.judge({"dependencies": [unseen, good, open_]})
+    assert status == 0
+    assert lines == ["d 1: CVE-2, not mended yet", "2 of 3 packages looked up", "not looked up: a"]
+    status, lines = audit.judge({"dependencies": [good, mended, open_]})
+    assert status == 1
+    assert lines[0] == "c 1: CVE-1, mended in 2"

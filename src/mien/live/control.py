@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 LONGEST: Final = 65536
 """Bytes of a line."""
+
+_REQUEST: Final = re.compile(rb"[A-Za-z]+ \S* ?HTTP/|PRI \*", re.IGNORECASE)
+"""How HTTP begins; the body of a request could hold a line for us."""
 
 MANY: Final = 16
 """Connections at a time."""
@@ -186,6 +190,8 @@ class ControlSocket:
                 while line := lines.readline(LONGEST):
                     if not line.strip():
                         continue
+                    if _REQUEST.match(line):  # a page in a browser, which can reach local ports
+                        return
                     if not line.endswith(b"\n") and len(line) == LONGEST:
                         answer: dict[str, Any] = {"ok": False, "error": "the line is too long"}
                         connection.sendall(json.dumps(answer).encode() + b"\n")
