@@ -33,6 +33,7 @@ OWNERS = {
     "onnxruntime": {"runtime", "precision"},
     "onnx": {"precision", "fuse", "train", "bench"},
     "pooch": {"zoo"},
+    "c2pa": {"provenance"},
     "av": {"media", "serve", "bench"},
     "torch": {"train"},
     "typer": {"cli"},
