@@ -31,6 +31,9 @@ COLLECT = """() => {
   document.addEventListener("mien-frame", ({ detail }) => seen.push([detail.now, detail.age]));
 }"""
 
+PROCESSES = {"engine": "from mien.cli", "server": "spawn_main", "chromium": "chrom"}
+"""Which process of this machine is which, by a part of its command line."""
+
 BARS = {"view": (27.0, 120.0), "camera": (24.0, None)}
 """Frames a second at least, and p95 of the age in milliseconds at most."""
 
@@ -65,6 +68,21 @@ def serve(clip: Path, size: str, *more: str) -> tuple[subprocess.Popen[str], str
     raise RuntimeError("".join(said))
 
 
+def spent() -> dict[str, float]:
+    """Seconds of processor time so far: of the engine's process, the server's, and Chromium's."""
+    tick, out = os.sysconf("SC_CLK_TCK"), dict.fromkeys(PROCESSES, 0.0)
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        which = next((w for w, part in PROCESSES.items() if part in name), None)
+        if which is not None:
+            out[which] += (int(fields[11]) + int(fields[12])) / tick
+    return out
+
+
 def measure(
     page: Any, url: str, role: str, way: str, size: str, seconds: float, warm: float
 ) -> dict:
@@ -82,7 +100,10 @@ def measure(
         time.sleep(0.1)
     time.sleep(warm)
     page.evaluate("seen.length = 0")
+    before, began = spent(), time.monotonic()
     time.sleep(seconds)
+    passed = time.monotonic() - began
+    cores = {name: round((now - before[name]) / passed, 2) for name, now in spent().items()}
     seen = np.array(page.evaluate("seen"), dtype=float)
     data = page.evaluate("({...document.body.dataset})")
     page.click("#stop")
@@ -94,7 +115,7 @@ def measure(
         "role": role, "way": data["way"], "asked": size,
         "shown": f"{data['width']}x{data['height']}", "fps": round(float(fps), 1),
         "age_p50": round(float(np.percentile(ages, 50)), 1) if len(ages) else None,
-        "age_p95": None if p95 is None else round(p95, 1),
+        "age_p95": None if p95 is None else round(p95, 1), "cores": cores,
         "met": bool(fps >= least and (most is None or (p95 is not None and p95 <= most))),
     }  # fmt: skip
 
