@@ -1,35 +1,35 @@
-"""What was done, one JSON object a line, each chained to the one before by its hash.
-
-An entry holds the SHA-256 of the entry before it and its own, over canonical JSON (sorted keys,
-no blanks, ASCII), which is the chain of Haber and Stornetta ("How to time-stamp a digital
-document", Journal of Cryptology 3, 1991). Whoever edits, inserts, moves or removes a line breaks
-it. Beside the log lies its head, the number and hash of the last entry, so that lines cut off at
-the end are missed as well.
-
-What a log on one's own machine cannot prove: who may write the log may write it anew from its
-first line, the head included. Only a copy of the head that lies elsewhere (``mien audit show
---head``, checked by ``mien audit verify --head``) or a key that the forger cannot read (``[audit]
-key`` in policy.toml; hashes are HMAC-SHA-256 then, RFC 2104) shows that.
-
-No entry holds an embedding, a picture or the contents of a file.
-"""
+"""Writing the log, safely with several threads and processes."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
 from mien import home
+from mien.audit.chain import (
+    BROKEN,
+    DROPPED,
+    LONGEST,
+    NOTHING,
+    OWN,
+    POLICY,
+    TORN,
+    Check,
+    Findings,
+    Head,
+    canonical,
+    digest,
+    last_of,
+    parsed,
+)
 from mien.errors import MediaError, UsageError
 
 FILE: Final = "audit.jsonl"
@@ -38,75 +38,8 @@ FILE: Final = "audit.jsonl"
 HEAD: Final = "audit.head"
 LOCK: Final = "audit.lock"
 
-GENESIS: Final = "0" * 64
-"""What stands for the hash before the first entry."""
-
-LONGEST: Final = 65536
-"""Bytes of an entry."""
-
 PATIENCE: Final = 30.0
 """Seconds to wait for the lock while other processes write."""
-
-OWN: Final = frozenset({"n", "time", "event", "prev", "hash"})
-"""What an entry holds in any case."""
-
-POLICY: Final = "policy"
-"""Event: another policy is in force than at the entry before."""
-
-TORN: Final = "torn"
-"""Event of the entry after a line that a crash cut short."""
-
-BROKEN: Final = "broken"
-"""Event of an entry after a log that did not end where its head said."""
-
-DROPPED: Final = "dropped"
-"""Event: an old file was removed, by the number of files that the policy keeps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Number and hash of an entry; ``5:ab12…`` in words."""
-
-    n: int
-    hash: str
-
-    def __str__(self) -> str:
-        return f"{self.n}:{self.hash}"
-
-    @staticmethod
-    def of(text: str) -> Head:
-        """Read the words back.
-
-        Raises:
-            UsageError: They are of another form.
-        """
-        number, _, value = text.strip().partition(":")
-        if not number.isdecimal() or len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise UsageError(f"head {text!r}: expected NUMBER:HASH as 'mien audit show --head'")
-        return Head(int(number), value)
-
-
-NOTHING: Final = Head(-1, GENESIS)
-"""Head of an empty log."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What :meth:`AuditLog.verify` found.
-
-    Attributes:
-        entries: How many there are.
-        files: Their names, oldest first.
-        head: Of the last entry that can be read.
-        problems: One sentence for each break, with file and line; empty if all is well.
-        notes: What is no break and good to know.
-    """
-
-    entries: int = 0
-    files: list[str] = field(default_factory=list)
-    head: Head = NOTHING
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class AuditLog:
@@ -166,7 +99,7 @@ class AuditLog:
         """All entries that can be read, oldest first; nothing is checked."""
         for path in self.files():
             for line in _read(path).split(b"\n"):
-                if (entry := _parsed(line)) is not None:
+                if (entry := parsed(line)) is not None:
                     yield entry
 
     def head(self) -> Head | None:
@@ -182,7 +115,7 @@ class AuditLog:
         Raises:
             MediaError: A file of the log cannot be read.
         """
-        check = _Check(self.key)
+        check = Check(self.key)
         with self._alone(reading=True):
             for path in self.files():
                 check.file(path.name, _read(path))
@@ -217,8 +150,8 @@ class AuditLog:
         """Write an entry after ``last``; ``before`` goes before it in the same write."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = {"n": last.n + 1, "time": now, "event": event, "prev": last.hash, **facts}
-        entry["hash"] = _digest(entry, self.key)
-        line = _canonical(entry)
+        entry["hash"] = digest(entry, self.key)
+        line = canonical(entry)
         if len(line) > LONGEST:
             raise UsageError(f"audit log: an entry has {len(line)} bytes, {LONGEST} are the most")
         with _open(self.folder / FILE, os.O_WRONLY | os.O_APPEND) as file:
@@ -228,7 +161,7 @@ class AuditLog:
         head = Head(entry["n"], entry["hash"])
         part = self.folder / (HEAD + ".part")
         with _open(part, os.O_WRONLY | os.O_TRUNC) as file:
-            file.write(_canonical({"head": str(head), "policy": policy}))
+            file.write(canonical({"head": str(head), "policy": policy}))
         part.replace(self.folder / HEAD)
         return head, entry
 
@@ -238,10 +171,10 @@ class AuditLog:
         last, junk = NOTHING, b""
         for path in reversed(self.files()):
             data = _tail(path)
-            place, entry = _last(data)
+            place, entry = last_of(data)
             if entry is None:
                 data = _read(path)
-                place, entry = _last(data)
+                place, entry = last_of(data)
             tail = data[place:]
             if entry is not None and not data.endswith(b"\n") and not tail:
                 # Whole but for its end of line.
@@ -281,7 +214,7 @@ class AuditLog:
         full = self.folder / f"audit-{number:06}.jsonl"
         (self.folder / FILE).rename(full)
         for path in [*old, full][: -self.keep] if self.keep else []:
-            entry = _last(_read(path))[1] or {}
+            entry = last_of(_read(path))[1] or {}
             facts = {"file": path.name, "last": f"{entry.get('n')}:{entry.get('hash')}"}
             last, _ = self._write(last, DROPPED, facts, policy)
             path.unlink()
@@ -317,135 +250,6 @@ class AuditLog:
                 yield
             finally:
                 _unlock(file)
-
-
-class _Check:
-    """Follows the chain over all files.
-
-    Attributes:
-        found: So far.
-        hashes: Number of an entry → its hash.
-    """
-
-    def __init__(self, key: bytes) -> None:
-        self.found, self.hashes, self._key = Findings(), dict[int, str](), key
-        self._open: list[tuple[str, bytes]] = []  # lines that are none, until a torn entry comes
-        self._first: Head | None = None  # what the first entry follows, where it is not the first
-        self._dropped: set[str] = set()
-
-    def file(self, name: str, data: bytes) -> None:
-        """Follow the lines of the next file."""
-        self.found.files.append(name)
-        lines = data.split(b"\n")
-        if lines[-1] == b"":
-            lines.pop()
-        for number, line in enumerate(lines, 1):
-            where = f"{name}:{number}"
-            entry = _parsed(line)
-            if entry is None:
-                self._open.append((where, line))
-            else:
-                self._entry(where, line, entry)
-
-    def end(self) -> None:
-        """Say what only the end shows."""
-        if self._open:
-            where, _ = self._open.pop()
-            self._unread()
-            self.found.notes.append(f"{where}: was cut short by a crash; the next run says so")
-        first = self._first
-        if first is not None and str(first) not in self._dropped:
-            self.found.problems.append(
-                f"{self.found.files[0]}:1: entries 0 to {first.n} are missing"
-            )
-        elif first is not None:
-            self.found.notes.append(
-                f"entries 0 to {first.n} were removed by the number of files that are kept"
-            )
-
-    def _entry(self, where: str, line: bytes, entry: dict[str, Any]) -> None:
-        found, last = self.found, self.found.head
-        n, said = entry["n"], entry["hash"]
-        if _canonical(entry) != line or not hmac.compare_digest(
-            _digest({k: v for k, v in entry.items() if k != "hash"}, self._key), said
-        ):
-            found.problems.append(f"{where}: entry {n} was edited, or the key is another")
-        elif not found.entries and n > 0:
-            self._first = Head(n - 1, str(entry["prev"]))
-        elif n != last.n + 1:
-            found.problems.append(
-                f"{where}: entry {n} comes after entry {last.n}: lines were removed, inserted or "
-                "moved"
-            )
-        elif entry["prev"] != last.hash:
-            found.problems.append(f"{where}: entry {n} does not follow the entry before it")
-        if entry["event"] == TORN:
-            lines = b"\n".join(line for _, line in self._open)
-            if self._open and hashlib.sha256(lines).hexdigest() == entry.get("sha256"):
-                found.notes.append(
-                    f"{self._open[0][0]}: was cut short by a crash, as entry {n} says"
-                )
-                self._open.clear()
-        elif entry["event"] == BROKEN:
-            found.problems.append(
-                f"{where}: before entry {n} the log did not end where its head said: lines were "
-                "removed or edited"
-            )
-        elif entry["event"] == DROPPED:
-            self._dropped.add(str(entry.get("last")))
-        self._unread()
-        found.entries += 1
-        found.head = Head(n, said)
-        self.hashes[n] = said
-
-    def _unread(self) -> None:
-        for where, _ in self._open:
-            self.found.problems.append(f"{where}: is no entry")
-        self._open.clear()
-
-
-def _canonical(entry: dict[str, Any]) -> bytes:
-    try:
-        text = json.dumps(
-            entry, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"audit log: {error}") from error
-    return text.encode("ascii")
-
-
-def _digest(entry: dict[str, Any], key: bytes) -> str:
-    body = _canonical(entry)
-    if key:
-        return hmac.new(key, body, hashlib.sha256).hexdigest()
-    return hashlib.sha256(body).hexdigest()
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """An entry of a line; None where it has not the form of one."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict) or not entry.keys() >= OWN:
-        return None
-    n = entry["n"]
-    words = (entry["hash"], entry["prev"], entry["event"], entry["time"])
-    if not isinstance(n, int) or isinstance(n, bool) or n < 0 or len(line) > LONGEST:
-        return None
-    return entry if all(isinstance(w, str) and w.isascii() for w in words) else None
-
-
-def _last(data: bytes) -> tuple[int, dict[str, Any] | None]:
-    """Where the last entry of a file ends, and the entry."""
-    end = len(data)
-    while end > 0:
-        begin = data.rfind(b"\n", 0, end) + 1
-        line = data[begin:end]
-        if line and (entry := _parsed(line)) is not None:
-            return min(end + 1, len(data)), entry
-        end = begin - 1
-    return 0, None
 
 
 def _read(path: Path) -> bytes:

@@ -1,35 +1,23 @@
-"""What an operator allows, in ``policy.toml``; and the one place where a use is permitted.
-
-On a user's own machine the policy is a set of honest defaults, since who may change the file, or
-the program, may do as he likes. Where others use a service of yours, it is enforced: they reach
-neither. Every refusal names its rule and is written to the audit log.
-
-The file is the first there of the system's (``/etc/mien/policy.toml``), the one that
-``MIEN_POLICY`` names, and ``policy.toml`` in mien's folder. The system's comes first so that
-a user's environment cannot replace it.
-"""
+"""The rules of a policy, and the log of what is done by them."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import secrets
-import sys
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from mien import audit as audit_
 from mien import deny as deny_
-from mien import home
-from mien.errors import MediaError, Refused, UsageError
+from mien.errors import MediaError, Refused
+from mien.policy.tables import AuditTable, ClassifierTable, DenyTable, MarksTable, Table
+from mien.policy.use import Use, facts, user
 from mien.signing import Signing
 from mien.types import Consent, ConsentBasis, Identity, Image, TargetBasis
 
@@ -37,137 +25,8 @@ if TYPE_CHECKING:
     from mien.classify import Classifier
     from mien.provenance import Marks
 
-FILE: Final = "policy.toml"
-VARIABLE: Final = "MIEN_POLICY"
 
-SYSTEM: Final = (
-    Path(os.environ.get("PROGRAMDATA", r"C:\ProgramData")) / "mien" / FILE
-    if sys.platform == "win32"
-    else Path("/etc/mien") / FILE
-)
-"""The file of the whole machine, which its administrator alone may write."""
-
-LARGEST: Final = 1 << 20
-"""Bytes of a policy file."""
-
-MARKS: Final = ("label", "watermark", "credentials")
-
-Kind = Literal["photo", "video", "live"]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class MarksTable(_Table):
-    """``[marks]``: who may turn a mark off, and what the label has to be.
-
-    Attributes:
-        label_off: Names of users who may turn the visible label off; ``*`` for everybody.
-        watermark_off: The same for the invisible watermark.
-        credentials_off: The same for content credentials.
-        preset: ``regulated`` demands the large label.
-        languages: Of the label; empty for any.
-    """
-
-    label_off: tuple[str, ...] = ()
-    watermark_off: tuple[str, ...] = ()
-    credentials_off: tuple[str, ...] = ()
-    preset: Literal["usual", "regulated"] = "usual"
-    languages: tuple[str, ...] = ()
-
-
-class AuditTable(_Table):
-    """``[audit]``: the log of what was done.
-
-    Attributes:
-        on: Whether there is one.
-        megabytes: Size at which a new file is begun.
-        files: Full files that are kept, 0 for all.
-        names: Whether entries hold the names of files besides their hashes.
-        key: File whose bytes make the hashes HMACs; it belongs where those who could forge the
-            log cannot read it.
-    """
-
-    on: bool = True
-    megabytes: Annotated[float, Field(gt=0, le=100_000)] = 16
-    files: Annotated[int, Field(ge=0)] = 0
-    names: bool = False
-    key: Path | None = None
-
-
-class DenyTable(_Table):
-    """``[deny]``: people who must not be used or replaced.
-
-    Attributes:
-        threshold: Cosine from which a face is the person of an entry.
-        keys: Name → public key in Base64, of those whose shared lists are taken.
-        lists: Signed lists that are read at each start, besides those that were imported.
-    """
-
-    threshold: Annotated[float, Field(ge=0, le=1)] = deny_.THRESHOLD
-    keys: dict[str, str] = {}
-    lists: tuple[Path, ...] = ()
-
-
-class ClassifierTable(_Table):
-    """``[[classifier]]``: a network that refuses pictures, see :mod:`mien.classify`.
-
-    Attributes:
-        name: Of the rule.
-        model: The ONNX file.
-        sha256: Of the file; one that is another is refused. Empty: not looked at.
-        size: Side of what it sees, in pixels.
-        layout: Of its input.
-        mean: Taken off 0..255.
-        std: Then divided by.
-        output: Column that means refuse.
-        threshold: From which it does.
-        sees: ``picture`` or ``face``.
-        roles: ``portrait``, ``target`` or both.
-        every: Seconds of a video between two pictures that it is asked about.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    model: Path
-    sha256: str = ""
-    size: Annotated[int, Field(ge=8, le=2048)]
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
-    output: Annotated[int, Field(ge=0)] = 0
-    threshold: float = 0.5
-    sees: Literal["picture", "face"] = "picture"
-    roles: tuple[Literal["portrait", "target"], ...] = ("portrait", "target")
-    every: Annotated[float, Field(ge=0)] = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """What is to be done with identities.
-
-    Attributes:
-        kind: A photo, a video, or live.
-        people: Faces that are to be replaced in one picture, 0 where that is not known yet.
-        target_consent: On what the use of the footage rests; None if unsaid.
-        marks: Of the output; None where no output is spoken of yet, as in a stream before its
-            marker is known. Then nothing is asked of the target's consent either.
-        user: Who asks; empty for the user of the system that runs mien.
-    """
-
-    kind: Kind
-    people: int = 0
-    target_consent: Consent | None = None
-    marks: Marks | None = None
-    user: str = ""
-
-    @property
-    def off(self) -> tuple[str, ...]:
-        """The marks that are turned off."""
-        return tuple(m for m in MARKS if self.marks and not getattr(self.marks, f"{m}_on"))
-
-
-class Policy(_Table):
+class Policy(Table):
     """What is allowed. The defaults are those of a user's own machine.
 
     Attributes:
@@ -448,105 +307,3 @@ class Run:
             rule = re.search(r"\((?:rule )?([^()]*)\)$", str(error))
             said: dict[str, Any] = {"rule": rule[1]} if isinstance(error, Refused) and rule else {}
             self.end("failed", error=kind.__name__, **said)
-
-
-def load(path: Path | str | None = None, *, system: Path = SYSTEM) -> Policy:
-    """Read the policy in force.
-
-    Args:
-        path: A file instead of that.
-        system: Where the machine's own would be.
-
-    Raises:
-        UsageError: The file is missing or no TOML, or has an unknown key or a wrong value; names
-            file and key.
-    """
-    found = find(system) if path is None else Path(path)
-    if found is None:
-        return Policy()
-    try:
-        if found.stat().st_size > LARGEST:
-            raise UsageError(f"{found}: is larger than a policy may be ({LARGEST} bytes)")
-        content = found.read_bytes()
-        values = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{found}: is not valid TOML ({error})") from error
-    except OSError as error:
-        raise UsageError(f"{found}: cannot be read ({error.strerror})") from error
-    for own in ("where", "sha256"):
-        if own in values:
-            raise UsageError(f"{found}: unknown key {own!r}")
-    try:
-        read = Policy(**values, where=str(found), sha256=hashlib.sha256(content).hexdigest())
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"{found}: unknown key {key!r}") from error
-        said = first["msg"][0].lower() + first["msg"][1:]
-        raise UsageError(f"{found}: {key}: {said}, not {first['input']!r}") from error
-    return _from_its_folder(read, found.absolute().parent)
-
-
-def find(system: Path = SYSTEM) -> Path | None:
-    """The file in force; None where there is none.
-
-    Raises:
-        UsageError: ``MIEN_POLICY`` names a file that is not there.
-    """
-    if system.is_file():
-        return system
-    named = os.environ.get(VARIABLE)
-    if named:
-        if not Path(named).is_file():
-            raise UsageError(f"environment variable {VARIABLE}: {named}: no such file")
-        return Path(named)
-    own = home.place() / FILE
-    return own if own.is_file() else None
-
-
-def permit(identities: Iterable[Identity], use: Use, policy: Policy | None = None) -> Policy:
-    """Let a use pass by the policy in force, or refuse it; see :meth:`Policy.permit`."""
-    policy = load() if policy is None else policy
-    policy.permit(identities, use)
-    return policy
-
-
-def facts(identities: Iterable[Identity], use: Use) -> dict[str, Any]:
-    """What the log says of a use; no name, no note, nothing of a face."""
-    people = [{"record": i.consent.record or "one-off", "consent": i.consent.basis}
-              for i in identities]  # fmt: skip
-    said: dict[str, Any] = {"kind": use.kind, "identities": people}
-    if use.target_consent is not None:
-        said["target_consent"] = use.target_consent.basis
-    if use.off:
-        said["marks_off"] = list(use.off)
-    return said
-
-
-def user() -> str:
-    """Who runs mien, as the system says and not as the environment does."""
-    if sys.platform == "win32":
-        return os.getlogin()
-    import pwd  # noqa: PLC0415 - not on Windows
-
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _from_its_folder(policy: Policy, folder: Path) -> Policy:
-    """Relative paths of a policy lie beside it."""
-    tables = {
-        "audit": policy.audit.model_copy(
-            update={"key": policy.audit.key and folder / policy.audit.key}
-        ),
-        "deny": policy.deny.model_copy(
-            update={"lists": tuple(folder / p for p in policy.deny.lists)}
-        ),
-        "classifier": tuple(
-            c.model_copy(update={"model": folder / c.model}) for c in policy.classifier
-        ),
-    }
-    return policy.model_copy(update=tables)
