@@ -46,10 +46,10 @@ class MarksTable(BaseModel):
     label: bool = True
     preset: Literal["usual", "regulated"] = "usual"
     language: str = "en"
-    words: str = Field("", max_length=60)
+    words: str = Field(default="", max_length=60)
     watermark: bool = True
     credentials: bool = True
-    producer: str = Field("mien", min_length=1, max_length=100)
+    producer: str = Field(default="mien", min_length=1, max_length=100)
 
 
 class Settings(BaseModel):
