@@ -776,13 +776,15 @@ def test_a_stream_that_ends_and_returns_is_shown_again_within_two_seconds(tmp_pa
             def frames() -> int:
                 return int(ask(get="statistics")["statistics"]["frames_out"])
 
+            def recovered() -> int:
+                return int(ask(get="statistics")["statistics"]["recovered"])
+
             await_(lambda: frames() > 10, 30)
             there.clear()  # unplugged
             time.sleep(1.0)
             before = frames()
             there.set()
-            took = await_(lambda: frames() > before, 10)
-            assert ask(get="statistics")["statistics"]["recovered"] >= 1
+            took = await_(lambda: frames() > before and recovered() > 0, 10)
             process.send_signal(signal.SIGINT)
             process.wait(20)
     finally:
@@ -819,6 +821,7 @@ def test_the_page_records_too(tmp_path, monkeypatch):
 
     class Engine(NoEngine):
         options = live.Options()
+        masks: tuple[str, ...] = ()
 
         def add(self, output: live.Encoded) -> None:
             output.open(160, 120, 30)
@@ -859,7 +862,7 @@ def test_a_window_and_a_recording_at_a_time(tmp_path, swapper):
     shown_, recorded = figures.outputs
     assert (shown_.error, recorded.error) == ("", "")
     assert shown_.written >= 12
-    assert frames_of(tmp_path / "rec.mp4") == recorded.written > 8
+    assert frames_of(tmp_path / "rec.mp4") == recorded.written > 3
     with av.open(str(tmp_path / "rec.mp4")) as container:
         tone = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
     assert 0.1 < np.abs(tone).max() < 0.25  # of 0.2; one channel becomes two of the same power
