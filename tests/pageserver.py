@@ -14,6 +14,7 @@ import numpy as np
 
 from mien.errors import UsageError
 from mien.live.types import Shown
+from mien.media.sound import RATE, Sound, place
 from mien.provenance import Marker
 from mien.serve import BrowserOutput, PageOptions
 from mien.types import Consent, Face, Frame
@@ -64,16 +65,29 @@ def serve(page, stop, size=(320, 240), fps=25):
         number += 1
 
 
+def hum(sound, stop):
+    """A tone of 440 Hz, as a microphone would leave it."""
+    at = place(time.monotonic())
+    while not stop.wait(0.02):
+        until = place(time.monotonic())
+        wave = 0.5 * np.sin(np.arange(at, until) * 2 * np.pi * 440 / RATE).astype(np.float32)
+        sound.put(at, np.stack([wave, wave], 1))
+        at = until
+
+
 def main():
     port, token = int(sys.argv[1]), os.environ.get("PAGE_TOKEN", "")
     host = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
     patience = float(os.environ.get("PAGE_PATIENCE", "5"))
     peers = int(os.environ.get("PAGE_PEERS", "16"))
     options = PageOptions(host, port, token, peers=peers, patience=patience)
-    page = BrowserOutput(options, perform=Inverted)
+    sound = Sound() if os.environ.get("PAGE_SOUND") else None
+    page = BrowserOutput(options, perform=Inverted, sound=sound)
     page.attach(Inverted())
     stop = threading.Event()
     thread = threading.Thread(target=serve, args=(page, stop))
+    if sound is not None:
+        threading.Thread(target=hum, args=(sound, stop), daemon=True).start()
     thread.start()
     print(page.url, page._server.pid, flush=True)
     sys.stdin.read()

@@ -78,7 +78,7 @@ class Red(MediaStreamTrack):
 
 
 @asynccontextmanager
-async def connected(url, ticket, *, codec="H264", track=None):
+async def connected(url, ticket, *, codec="H264", track=None, sound=False):
     """A peer that gets the picture; gives the connection and the track of it."""
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     came = asyncio.Queue()
@@ -87,6 +87,8 @@ async def connected(url, ticket, *, codec="H264", track=None):
     transceiver = connection.addTransceiver(track or "video", direction=direction)
     known = RTCRtpSender.getCapabilities("video").codecs
     transceiver.setCodecPreferences([c for c in known if c.mimeType == f"video/{codec}"])
+    if sound:
+        connection.addTransceiver("audio", direction="recvonly")
     try:
         offer = await connection.createOffer()
         listen_at(transceiver.receiver.transport.transport, "127.0.0.1")
@@ -248,20 +250,26 @@ def test_garbage_and_too_large_an_offer(server):
     assert post(url, b"{}", Host="elsewhere.example")[0] == 403
 
 
-def test_places_for_peers_are_limited_and_token_and_status():
-    with running("0.0.0.0", PAGE_TOKEN=TOKEN, PAGE_PEERS="1") as (everywhere, _):
+def test_places_for_peers_are_limited_token_status_and_sound():
+    environment = {"PAGE_TOKEN": TOKEN, "PAGE_PEERS": "1", "PAGE_SOUND": "1"}
+    with running("0.0.0.0", **environment) as (everywhere, _):
         url = everywhere.replace("0.0.0.0", "127.0.0.1")
         assert request(url, "/status")[0].status == 403
         assert request(url, "/status", Authorization=f"Bearer {TOKEN}")[0].status == 200
 
         async def two(one, other):
-            async with connected(url, one) as (_, track, _):
+            async with connected(url, one, sound=True) as (connection, track, _):
                 await picture(track)
+                (heard,) = (r.track for r in connection.getReceivers() if r.track.kind == "audio")
+                frames = [await asyncio.wait_for(heard.recv(), 5) for _ in range(40)]
                 body = {"ticket": other, "sdp": "v=0"}
-                return await asyncio.to_thread(post, url, body)
+                return await asyncio.to_thread(post, url, body), frames
 
         with joined(url, token=TOKEN) as (_, one), joined(url, token=TOKEN) as (_, other):
-            code, text = asyncio.run(two(one, other))
+            (code, text), frames = asyncio.run(two(one, other))
+    samples = np.concatenate([f.to_ndarray().reshape(-1, 2)[:, 0] for f in frames[15:]])
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert abs(spectrum.argmax() * 48_000 / len(samples) - 440) < 8
     assert (code, json.loads(text)) == (503, {"error": "all 1 places for WebRTC are taken"})
 
 

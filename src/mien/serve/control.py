@@ -15,10 +15,11 @@ from mien.errors import MienError, UsageError
 from mien.identity import EVERY, Watch
 from mien.live import Engine, Look, Recorder
 from mien.live.changing import changed, standing
+from mien.live.engine import QUICK, THOROUGH
 from mien.live.show import Painter
 from mien.live.types import Shown
 from mien.pipeline import Stream, Swapper
-from mien.track import TrackOptions
+from mien.track import LIVE, TrackOptions
 from mien.types import Frame, Identity
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class Performance:
         look: What is to be seen at first.
         people: Identities that may be chosen, by name.
         private: No raw face may be shown.
-        tracking: How faces are followed.
+        tracking: How faces are followed; None as the engine follows them.
 
     Raises:
         Refused: The policy does not allow it; see :mod:`mien.policy`.
@@ -207,6 +208,9 @@ class Performance:
         identify = any(rule.reference is not None for rule in look.plan.rules)
         marker = self._look.marker
         use = policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
+        tracking = tracking or replace(LIVE, beside=True)
+        if private:
+            tracking = replace(tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0)
         self._stream = Stream(swapper, identify=identify, options=tracking, use=use)
         self._rules = self._stream.gate.rules
         self._run = self._rules.begin([rule.identity for rule in look.plan.rules], use)

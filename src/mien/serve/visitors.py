@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Protocol
 
 import cv2
@@ -15,10 +16,11 @@ import numpy as np
 from mien.errors import MediaError, MienError
 from mien.live.types import Shown
 from mien.media.jpeg import decode_jpeg
+from mien.pipeline import brisk
 from mien.serve import pictures, protocol
 from mien.serve.encoding import Encodings
 from mien.serve.options import Boxes
-from mien.serve.packets import KEY, SWAPPED, Packet, Packets
+from mien.serve.packets import KEY, SWAPPED, TICKS, Packet, Packets
 from mien.serve.shared import Board, Gone, Link
 from mien.types import Frame, Image
 
@@ -132,6 +134,7 @@ class Visitors:
             if threading.current_thread() is not thread:
                 thread.join(10)
 
+    @brisk()
     def _work(self) -> None:
         while (message := self._turns.get()) is not None:
             session = message.get("session")
@@ -185,7 +188,8 @@ class Visitors:
         else:
             header, _, data = protocol.unpack(message)
             image = decode_jpeg(bytes(data), max_pixels=protocol.MAX_PIXELS)
-        shown = visit.perform(Frame(image, header.frame), arrived)
+        ticks = round(arrived * TICKS)
+        shown = visit.perform(Frame(image, header.frame, ticks, Fraction(1, TICKS)), arrived)
         visit.made = (shown, header, decoded)  # in place of one that waits
         self._made.put(session)
 
