@@ -130,7 +130,7 @@ def layout(
 def render(label: Layout) -> Drawn:
     """Render white letters on a translucent dark plate.
 
-    On a white picture the plate is a grey of which the letters stand out by 5.6 to 1; WCAG 2.2
+    On a white picture the plate is a grey of which the letters stand out by 5.8 to 1; WCAG 2.2
     asks for 4.5 to 1 (success criterion 1.4.3).
     """
     rect, capital, lines, side = label
