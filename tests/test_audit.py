@@ -77,7 +77,7 @@ def test_whatever_is_done_to_the_lines_is_found(tmp_path_factory, data):
         match data.draw(
             st.sampled_from(("edit", "blank", "insert", "remove", "swap", "again", "cut"))
         ):
-            case "edit" if after:
+            case "edit" if after and after[at]:
                 place = data.draw(st.integers(0, len(after[at]) - 1))
                 byte = data.draw(st.integers(33, 126))
                 after[at] = after[at][:place] + bytes([byte]) + after[at][place + 1 :]
@@ -170,6 +170,16 @@ def test_a_crash_before_the_end_of_line_or_before_the_head(tmp_path):
     log.append("made", run="five")
     found = log.verify()
     assert (found.entries, found.problems, found.notes) == (5, [], [])
+
+
+def test_a_whole_line_that_is_no_entry_is_no_crash(tmp_path):
+    """A crash leaves no end of line; who appends rubbish does not get it excused."""
+    log = filled(tmp_path, 2)
+    path = log.folder / audit.FILE
+    path.write_bytes(path.read_bytes() + b"rubbish\n")
+    assert "is no entry" in log.verify().problems[0]
+    log.append("made")
+    assert any("is no entry" in problem for problem in log.verify().problems)
 
 
 def test_two_crashes_on_end(tmp_path):

@@ -89,6 +89,7 @@ class Check:
     def __init__(self, key: bytes) -> None:
         self.found, self.hashes, self._key = Findings(), dict[int, str](), key
         self._open: list[tuple[str, bytes]] = []  # lines that are none, until a torn entry comes
+        self._torn = False  # the last line has no end
         self._first: Head | None = None  # what the first entry follows, where it is not the first
         self._dropped: set[str] = set()
 
@@ -96,8 +97,9 @@ class Check:
         """Follow the lines of the next file."""
         self.found.files.append(name)
         lines = data.split(b"\n")
-        if lines[-1] == b"":
-            lines.pop()
+        self._torn = lines.pop() != b""
+        if self._torn:
+            lines = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             where = f"{name}:{number}"
             entry = parsed(line)
@@ -108,10 +110,11 @@ class Check:
 
     def end(self) -> None:
         """Say what only the end shows."""
-        if self._open:
-            where, _ = self._open.pop()
-            self._unread()
+        if self._open and self._torn:
+            where = self._open[0][0]
+            self._open.clear()
             self.found.notes.append(f"{where}: was cut short by a crash; the next run says so")
+        self._unread()
         first = self._first
         if first is not None and str(first) not in self._dropped:
             self.found.problems.append(

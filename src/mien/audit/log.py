@@ -185,15 +185,13 @@ class AuditLog:
             if entry is not None:
                 last = Head(int(entry["n"]), str(entry["hash"]))
                 break
-        if junk:
-            lines = junk.removesuffix(b"\n")
-            facts = {"bytes": len(lines), "sha256": hashlib.sha256(lines).hexdigest()}
-            before = b"" if junk.endswith(b"\n") else b"\n"
+        if junk and not junk.endswith(b"\n"):  # what a crash leaves has no end of line
+            facts = {"bytes": len(junk), "sha256": hashlib.sha256(junk).hexdigest()}
             sound = self._extends(head, last)
-            last, _ = self._write(last, TORN, facts, policy, before)
+            last, _ = self._write(last, TORN, facts, policy, b"\n")
             if sound:
                 return last, policy
-        elif self._extends(head, last):
+        elif not junk and self._extends(head, last):
             return last, policy
         said = {"expected": "none" if head is None else str(head)}
         return self._write(last, BROKEN, said, policy)[0], policy
