@@ -328,7 +328,11 @@ def measure_cost(clips: list[Path]) -> None:
     def in_luma() -> None:
         veils.add_to_luma(planes, mark.veil(image), Orientation())
 
-    for what, step in (("RGB pixels", lambda: mark.embed(image)), ("luma plane", in_luma)):
+    def in_pixels() -> None:
+        mark.embed(image)
+
+    steps: dict[str, Callable[[], None]] = {"RGB pixels": in_pixels, "luma plane": in_luma}
+    for what, step in steps.items():
         spent = []
         for _ in range(60):
             begin = time.perf_counter()
