@@ -19,8 +19,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from material import PHOTO, PORTRAIT, mien
-from mien import geometry, home, provenance
+from material import PHOTO, PORTRAIT
+from mien import cli, geometry, home, provenance
 from mien.errors import MediaError, Refused, UsageError
 from mien.identity import Store, Watch, database, keys, objection, permitting
 from mien.types import Consent, Face, Frame, Identity, Portrait
@@ -512,38 +512,42 @@ def test_a_watch_outlives_a_moment_in_which_the_store_cannot_be_read(store, monk
 # --- the command line --------------------------------------------------------------------------
 
 
-def test_from_adding_to_withdrawing_on_the_command_line(tmp_path):
-    done = mien("identity", "add", "anna", PORTRAIT, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "say it with --consent" in done.stderr
+def test_from_adding_to_withdrawing_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def mien(*words: object) -> tuple[int, str, str]:
+        status = cli.app([str(word) for word in words], standalone_mode=False)
+        return (status, *capsys.readouterr())
+
+    status, _, errors = mien("identity", "add", "anna", PORTRAIT)
+    assert (status, "say it with --consent" in errors) == (2, True)
     assert not Store.open().path.exists()
 
     flags = ("--consent", "synthetic", "--note", "drawn", "--scope", "photo", "--json")
-    done = mien("identity", "add", "anna", PORTRAIT, *flags, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    entry = json.loads(done.stdout)
+    status, out, errors = mien("identity", "add", "anna", PORTRAIT, *flags)
+    assert status == 0, errors
+    entry = json.loads(out)
     assert (entry["name"], entry["state"], entry["photos"]) == ("anna", "valid", 1)
-    listed = json.loads(mien("identity", "list", "--json", cwd=tmp_path).stdout)["identities"]
+    listed = json.loads(mien("identity", "list", "--json")[1])["identities"]
     assert [e["record"] for e in listed] == [entry["record"]]
-    assert "drawn" in mien("identity", "show", "anna", cwd=tmp_path).stdout
+    assert "drawn" in mien("identity", "show", "anna")[1]
 
-    swap = ("swap", "-s", "anna", "-t", PHOTO, "-o", "out.png")
-    done = mien(*swap, "--consent", "self", cwd=tmp_path)
-    assert (done.returncode, "has its own consent" in done.stderr) == (2, True)
-    done = mien(*swap, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    swap = ("swap", "-s", "anna", "-t", PHOTO, "-o", "out.png", "--generator", "mesh")
+    status, _, errors = mien(*swap, "--consent", "self")
+    assert (status, "has its own consent" in errors) == (2, True)
+    status, _, errors = mien(*swap)
+    assert status == 0, errors
     words = provenance.read(tmp_path / "out.png")
     assert (words["mien_consent"], words["mien_consent_note"]) == ("synthetic", "drawn")
     assert entry["record"] in (home.folder() / "audit.jsonl").read_text("utf-8")
 
-    done = mien("identity", "revoke", "anna", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    status, _, errors = mien("identity", "revoke", "anna")
+    assert status == 0, errors
     (tmp_path / "out.png").unlink()
-    done = mien(*swap, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "rule consent.revoked" in done.stderr
+    status, _, errors = mien(*swap)
+    assert (status, "rule consent.revoked" in errors) == (2, True)
     assert not (tmp_path / "out.png").exists()
-    shown = mien("identity", "list", cwd=tmp_path).stdout
+    shown = mien("identity", "list")[1]
     assert "revoked" in shown
     assert entry["record"] in shown
     assert "anna" not in shown

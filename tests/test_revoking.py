@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import synthetic
-from mien import api, live, pipeline
+from mien import api, live, media, pipeline
 from mien.errors import Refused, UsageError
 from mien.identity import Store, Watch
 from mien.live.control import Commands
@@ -26,8 +26,8 @@ from mien.types import Consent, Frame, Identity, Rule, Scope, SwapPlan
 from synthetic import Scene, stays
 from test_live import COLOURS, TALL, Paint, Screen, Scripted, X, Y, picture, swapper
 
-SOON = 5.0
-"""Seconds; a minute is asked for, about one is what it takes."""
+SOON = 30.0
+"""Seconds; a minute is asked for, a quiet machine takes about one."""
 
 WAIT = 40.0
 """Seconds after which a stream that goes on is taken for one that was not stopped."""
@@ -63,6 +63,11 @@ def engine_of(seen: live.Look, screen: Screen, scene: Scene | None = None, **how
     return live.Engine(lambda: camera, swapper(scene), seen, [screen], options)
 
 
+def shows(image: Any, x: int, name: str) -> bool:
+    """Whether somebody's colour is there; the watermark changes it by little."""
+    return all(abs(int(a) - b) < 20 for a, b in zip(image[Y, x], COLOURS[name], strict=True))
+
+
 def wait_for(what: Any, seconds: float = SOON) -> float:
     """Seconds until it is so."""
     began = time.monotonic()
@@ -83,7 +88,7 @@ def test_the_engine_ends_soon_after_another_process_withdrew_the_only_person():
             engine.wait(SOON)
         assert time.monotonic() - began < SOON
     assert screen.closed
-    assert all(tuple(image[Y, X]) == COLOURS["Ada"] for image in screen.images)
+    assert all(shows(image, X, "Ada") for image in screen.images)
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -92,16 +97,16 @@ def test_of_two_people_the_other_goes_on(private, caplog):
     screen = Screen()
     with engine_of(look(ada, bob), screen, Scene(TWO), private=private) as engine:
         wait_for(lambda: len(screen.images) > 3, WAIT)
-        assert tuple(screen.images[-1][Y, 480]) == COLOURS["Bob"]
+        assert shows(screen.images[-1], 480, "Bob")
         Store.open().revoke("Bob")
         wait_for(lambda: len(engine.look.plan.rules) == 1)
         shown = len(screen.images)
         # In private everything is blurred until it is sure that nobody is there unseen.
         wait_for(lambda: len(screen.images) > shown + (65 if private else 3))
         last = screen.images[-1]
-        assert not any(tuple(i[Y, 480]) == COLOURS["Bob"] for i in screen.images[shown + 2 :])
-    assert tuple(last[Y, 150]) == COLOURS["Ada"]
-    assert tuple(last[Y, 480]) != COLOURS["Bob"]
+        assert not any(shows(i, 480, "Bob") for i in screen.images[shown + 2 :])
+    assert shows(last, 150, "Ada")
+    assert not shows(last, 480, "Bob")
     assert "Bob: the consent was withdrawn" in caplog.text
     assert "not shown any more" in caplog.text
 
@@ -183,7 +188,7 @@ def test_a_browsers_camera_is_refused_once_nobody_is_left():
     ada = kept("Ada")
     visit = Performance(swapper(), look(ada), {"Ada": ada})
     shown = visit(Frame(picture(0), 0), 0.0)
-    assert tuple(shown.marked.frame.image[Y, X]) == COLOURS["Ada"]
+    assert shows(shown.marked.frame.image, X, "Ada")
     Store.open().revoke("Ada")
     time.sleep(1.1)
     with pytest.raises(Refused, match="Ada: the consent was withdrawn"):
@@ -281,3 +286,31 @@ def test_a_photo_used_once_leaves_the_fact_alone(examples, swapper):
     Store.open().revoke(entry.record)
     with pytest.raises(Refused, match=r"rule consent\.revoked"):
         Watch().permit([me], "photo")
+
+
+def test_what_the_generator_prepared_goes_with_the_identity(examples, swapper):
+    name = kept_portrait(examples, swapper)
+    me = api.stored(name, swapper=swapper)
+    stream = pipeline.Stream(swapper)
+    plan = SwapPlan((Rule(me),))
+    with media.open_source(examples / "clip.mp4") as source:
+        frame = next(iter(source))
+        faces = stream.observe(frame)
+        pairs = stream.assign(faces, plan)
+        assert pairs
+        stream.render(frame, pairs, plan, faces=faces)
+    prepared: Any = swapper.generate
+    assert me in prepared._prepared
+    stream.forget(me)
+    gone, count = weakref.ref(me), len(prepared._prepared)
+    del me, plan, pairs, faces
+    gc.collect()
+    assert gone() is None
+    assert len(prepared._prepared) == count - 1
+
+
+def kept_portrait(examples: Path, chain: pipeline.Swapper) -> str:
+    """Somebody of the bundled portraits, in the store."""
+    person = api.enrol(examples / "portrait-1.jpg", "synthetic", swapper=chain, name="drawn")
+    assert api.keep(person, swapper=chain).embedder == chain.models["embed"][0]
+    return "drawn"
