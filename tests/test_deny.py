@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +95,20 @@ def test_a_damaged_list_stops_everything():
     path.write_text(json.dumps(said))
     with pytest.raises(MediaError, match="is damaged"):
         pipeline.Stream(swapper())
+
+
+def add_some(count: int) -> None:
+    for n in range(count):
+        DenyFile().add(person(n), "both")
+
+
+def test_several_writers_lose_no_entry():
+    threads = [threading.Thread(target=add_some, args=(8,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(DenyFile().entries()) == 24
 
 
 # --- shared lists ---------------------------------------------------------------------------------

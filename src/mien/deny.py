@@ -16,7 +16,8 @@ import binascii
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from mien import home
+from mien.audit import AuditLog
 from mien.errors import MediaError, Refused, UsageError
 from mien.types import Floats
 
@@ -167,11 +169,11 @@ class DenyFile:
         _known_role(role)
         if embedding.shape != (SIZE,):
             raise UsageError(f"deny list: expected {SIZE} numbers, came {embedding.shape}")
-        parts = self._read()
-        own = parts.setdefault("", Signed())
         entry = Entry(secrets.token_hex(4), role, embedding, note, _today())
-        parts[""] = replace(own, entries=(*own.entries, entry))
-        self._write(parts)
+        with self._alone():
+            parts = self._read()
+            own = parts.get("", Signed())
+            self._write(parts | {"": replace(own, entries=(*own.entries, entry))})
         return entry
 
     def remove(self, name: str) -> Entry:
@@ -180,18 +182,18 @@ class DenyFile:
         Raises:
             UsageError: There is none of that id, or it is of a shared list.
         """
-        parts = self._read()
-        for part in parts.values():
-            for entry in part.entries:
-                if entry.id == name and entry.signer:
+        with self._alone():
+            parts = self._read()
+            found = [e for part in parts.values() for e in part.entries if e.id == name]
+            for entry in found[:1]:
+                if entry.signer:
                     raise UsageError(
-                        f"deny list: entry {name} is of the shared list of {entry.signer!r}, who "
-                        "alone can take it off"
+                        f"deny list: entry {name} is of the shared list of {entry.signer!r}, "
+                        "who alone can take it off"
                     )
-                if entry.id == name:
-                    left = tuple(e for e in part.entries if e is not entry)
-                    self._write(parts | {"": replace(part, entries=left)})
-                    return entry
+                left = tuple(e for e in parts[""].entries if e is not entry)
+                self._write(parts | {"": replace(parts[""], entries=left)})
+                return entry
         raise UsageError(f"deny list: there is no entry {name!r}; 'mien deny list' shows them")
 
     def export(self, path: Path, *, sign: bool = True, overwrite: bool = False) -> str:
@@ -249,14 +251,22 @@ class DenyFile:
             MediaError: The file cannot be read.
         """
         name, new = read_signed(path, keys)
-        parts = self._read()
-        if name in parts and new.made < parts[name].made:
-            raise Refused(
-                f"{path}: is of {new.made}, older than the list of {name!r} that is here "
-                f"({parts[name].made})"
-            )
-        self._write(parts | {name: new})
+        with self._alone():
+            parts = self._read()
+            if name in parts and new.made < parts[name].made:
+                raise Refused(
+                    f"{path}: is of {new.made}, older than the list of {name!r} that is here "
+                    f"({parts[name].made})"
+                )
+            self._write(parts | {name: new})
         return name, len(new.entries)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change the file while no other process does, by the lock of the audit log beside it."""
+        home.folder()
+        with AuditLog(self.folder).alone():
+            yield
 
     def _read(self) -> dict[str, Signed]:
         if not self.path.exists():

@@ -74,7 +74,7 @@ class AuditLog:
         if taken := OWN & facts.keys():
             raise UsageError(f"audit log: {min(taken)!r} is a name of the log's own")
         try:
-            with self._alone():
+            with self.alone():
                 last, known = self._mend()
                 if policy and policy != known:
                     last, _ = self._write(last, POLICY, {"sha256": policy, "before": known}, policy)
@@ -116,7 +116,7 @@ class AuditLog:
             MediaError: A file of the log cannot be read.
         """
         check = Check(self.key)
-        with self._alone(reading=True):
+        with self.alone(reading=True):
             for path in self.files():
                 check.file(path.name, _read(path))
             head = self._head()[0]
@@ -226,7 +226,7 @@ class AuditLog:
             return None, ""
 
     @contextmanager
-    def _alone(self, *, reading: bool = False) -> Iterator[None]:
+    def alone(self, *, reading: bool = False) -> Iterator[None]:
         """Hold the log against all other threads and processes; a copy to be read needs no lock."""
         try:
             file = _open(self.folder / LOCK, os.O_RDWR)
