@@ -301,10 +301,20 @@ class LiveSink:
     def _drop(self) -> None:
         if self._output is not None:
             with suppress(av.FFmpegError, OSError):
+                if self._file is not None and self._first is None and self._output.streams.video:
+                    self._blank()
                 self._output.close()
             self._output = None
         if self._file is not None:
             self._file.drop()
+
+    def _blank(self) -> None:
+        """Write one frame: libav crashes where a file in fragments is closed without a packet."""
+        stream = self._output.streams.video[0]
+        frame = av.VideoFrame(stream.width, stream.height, stream.pix_fmt)
+        frame.pts, frame.time_base = 0, CLOCK
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            self._output.mux_one(packet)
 
 
 def _retag(path: Path, kind: str, metadata: Mapping[str, str]) -> None:
