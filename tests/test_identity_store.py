@@ -399,6 +399,30 @@ def test_the_folder_that_is_a_file_is_told(tmp_path, monkeypatch):
         home.folder()
 
 
+@POSIX
+def test_the_folder_is_made_its_owners_alone_unless_it_holds_other_things(tmp_path, monkeypatch):
+    place = tmp_path / "wide"
+    place.mkdir()
+    place.chmod(0o755)
+    monkeypatch.setenv("MIEN_HOME", str(place))
+    assert stat.S_IMODE(home.folder().stat().st_mode) == 0o700
+    (place / "letters.txt").write_text("of somebody")
+    place.chmod(0o755)
+    with pytest.raises(Refused, match="holds other things"):
+        home.folder()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    (place / "people.db").touch()
+    assert stat.S_IMODE(home.folder().stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the place is Linux's")
+def test_without_a_name_it_is_the_users_data(tmp_path, monkeypatch):
+    monkeypatch.delenv("MIEN_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert home.place() == tmp_path / "mien"
+    assert not home.place().exists()
+
+
 ADD = """
 import sys
 sys.path.insert(0, {tests!r})

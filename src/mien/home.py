@@ -10,24 +10,36 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from mien.errors import MediaError
+from mien.errors import MediaError, Refused
 
 VARIABLE: Final = "MIEN_HOME"
 """Environment variable that names the folder."""
+
+OWN: Final = ("people.db", "key", "audit.jsonl", "policy.toml", "certificate")
+"""What tells that a folder is mien's."""
 
 
 def folder() -> Path:
     """The folder, made if it is not there, which its owner alone may read.
 
     Raises:
-        MediaError: It cannot be made, is no folder, or others may read it and that cannot be
-            changed.
+        MediaError: It cannot be made, or is no folder.
+        Refused: Others may read it, and it holds other things than mien's.
     """
     path = place()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            names = {entry.name for entry in path.iterdir()}
+            if names and names.isdisjoint(OWN):
+                raise Refused(
+                    f"{path}: others may read this folder, and it holds other things, by the rule "
+                    f"that what mien keeps is its owner's alone; name a folder of its own with "
+                    f"{VARIABLE}"
+                )
             path.chmod(0o700)
+    except Refused:
+        raise
     except FileExistsError as error:
         raise MediaError(
             f"{path}: is a file, and mien keeps its data in a folder; name one with {VARIABLE}"

@@ -104,6 +104,7 @@ def add(  # noqa: PLR0917
         for file in (*photos, *([attach] if attach else [])):
             if not file.is_file():
                 raise UsageError(f"{file}: no such file")
+        terminal.notice()
         given = terminal.consent(consent, note)
         given = Consent(given.basis, note, scope=api.scopes_of(scope), expires=expires)
         identity.Store.open().check_free(called)

@@ -324,6 +324,7 @@ def live(  # noqa: PLR0915, PLR0917
                     said = given if one in photos else None
                     others.append(api.whose([one], said, swapper=swapper))
                 people = serve.People([me, *others])
+                del others  # or who withdraws would stay in memory
                 page = serve.browser_output(
                     *(swapper, look, people, page_options), private=private, sound=sound
                 )
