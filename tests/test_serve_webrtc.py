@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import time
 from contextlib import asynccontextmanager, contextmanager
 from fractions import Fraction
@@ -17,7 +18,14 @@ import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtp import RTCP_PSFB_PLI, RtcpPsfbPacket
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_PLI,
+    RtcpPsfbPacket,
+    RtcpRrPacket,
+    RtpPacket,
+    pack_remb_fci,
+)
 
 import pageserver
 from mien.errors import UsageError
@@ -25,7 +33,7 @@ from mien.media import Sound
 from mien.serve import IceServer, PageOptions, protocol
 from mien.serve.encoding import Encoder, Encodings, Voice, usual_rate
 from mien.serve.packets import H264, KEY, OPUS, VP8, Packet
-from mien.serve.rtc import Outgoing, adapted, listen_at, without_candidates
+from mien.serve.rtc import Outgoing, Peer, Prompt, adapted, listen_at, without_candidates
 from test_serve import Client, request, running
 
 TOKEN = "a-token-that-is-long-enough"
@@ -121,18 +129,22 @@ def test_the_servers_camera(server, codec):
     url, _ = server
 
     async def watch(client, ticket):
-        async with connected(url, ticket, codec=codec) as (_, track, _):
+        async with connected(url, ticket, codec=codec) as (connection, track, _):
             images = [await picture(track) for _ in range(5)]
             kinds = {status(url)["encoders"]}
             said = await asyncio.to_thread(client.words, "stamps")
-            return images, kinds, said
+            frame = await track.recv()
+            now = time.monotonic()
+            began = connection.getReceivers()[0]._RTCRtpReceiver__timestamp_mapper._origin
+            age = (now * 90_000 - (began + frame.pts - said["origin"])) % 2**32 / 90_000
+            return images, kinds, age
 
     with joined(url) as (client, ticket):
-        images, encoders, said = asyncio.run(watch(client, ticket))
+        images, encoders, age = asyncio.run(watch(client, ticket))
     assert all(image.shape == (240, 320, 3) for image in images)
     assert near(images[-1][100, 100], pageserver.BLUE)
     assert encoders == {1}
-    assert 0 <= said["origin"] < 2**32
+    assert 0 < age < 2  # by the clock of this machine, since the frame was captured
 
 
 def test_two_viewers_share_one_encoder_and_the_second_gets_a_key_frame(server):
@@ -362,6 +374,38 @@ def test_a_peer_that_never_connects_is_let_go_and_said(server):
         assert time.monotonic() < deadline
 
 
+def test_garbage_on_the_way_of_the_picture_harms_nobody(server):
+    url, _ = server
+
+    async def watch(ticket):
+        async with connected(url, ticket) as (_, track, answer):
+            await picture(track)
+            port = int(re.search(r"a=candidate:\S+ \d udp \d+ \S+ (\d+)", answer)[1])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                for number in range(300):
+                    data = bytes([number % 256]) + os.urandom(number)
+                    stranger.sendto(data, ("127.0.0.1", port))
+            return [await picture(track) for _ in range(5)][-1]
+
+    with joined(url) as (_, ticket):
+        image = asyncio.run(watch(ticket))
+    assert near(image[100, 100], pageserver.BLUE)
+
+
+def test_offers_one_after_another_leave_one_peer(server):
+    url, _ = server
+    with joined(url) as (_, ticket):
+
+        async def often():
+            for _ in range(4):
+                async with connected(url, ticket) as (_, track, _):
+                    await picture(track)
+            return status(url)["peers"]
+
+        # The last may still be there: nobody told the server that it went.
+        assert asyncio.run(often()) <= 2
+
+
 def test_larger_pictures_than_are_taken_are_said(server):
     url, _ = server
 
@@ -389,6 +433,41 @@ def test_the_line_bears_what_it_bears():
     assert adapted(0.5, 1e5, 150_000, 0.0) == 0.55
     assert adapted(1.0, 1e6, 5_000_000, 0.2) == 0.7
     assert adapted(0.1, 2e6, 1, 0.0) == 0.1
+
+
+def test_a_full_line_slows_the_encoder():
+    async def run():
+        asked = []
+        peer = Peer(
+            (),
+            says=lambda *_, **__: None,
+            asks=lambda kind, **_: asked.append(kind),
+            frame=lambda *_: None,
+            watches=lambda: None,
+        )
+        peer._video.sent = 500_000
+        peer._counted -= 2  # 2 Mbit/s
+        estimate = pack_remb_fci(1_500_000, [1])
+        peer._heard(RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=1, media_ssrc=0, fci=estimate))
+        peer._heard(RtcpRrPacket(ssrc=1, reports=[]))
+        await peer.close()
+        return asked, peer.share
+
+    asked, share = asyncio.run(run())
+    assert asked == ["share"]
+    assert 0.6 < share < 0.75
+
+
+def test_a_frame_is_given_with_its_last_packet():
+    buffer = Prompt(capacity=16, is_video=True)
+    given = []
+    for number, (stamp, marker) in enumerate([(1, 0), (1, 1), (2, 1), (3, 0), (4, 1), (5, 1)]):
+        packet = RtpPacket(sequence_number=65_533 + number & 65_535, timestamp=stamp, marker=marker)
+        packet._data = bytes([number])
+        given.append(buffer.add(packet)[1])
+    assert [f and (f.data, f.timestamp) for f in given] == [
+        None, (b"\0\1", 1), (b"\2", 2), None, (b"\3", 3), (b"\4", 4),
+    ]  # fmt: skip
 
 
 def noise(seed, shape=(120, 160, 3)):

@@ -160,11 +160,14 @@ class Encodings:
         frame = av.VideoFrame.from_ndarray(np.asarray(planes, np.uint8), "yuv420p")
         frame.pts, frame.time_base = stamp, Fraction(1, TICKS)
         frame.color_range, frame.colorspace = 1, 6
-        rate = int(max(usual_rate(width, height, fps) * self.share, RATES[0] / 2))
+        usual = usual_rate(width, height, fps)
+        rate = int(max(usual * self.share, RATES[0] / 2))
         for codec in wanted:
             encoder = self._encoders.get(codec)
             if encoder is None or encoder.size != (width, height) or not encoder.at(rate):
-                encoder = self._encoders[codec] = Encoder(codec, width, height, fps, rate)
+                most = usual if codec == H264 else rate
+                encoder = self._encoders[codec] = Encoder(codec, width, height, fps, most)
+                encoder.at(rate)
                 self._keyed[codec] = 0.0
             data, key = encoder(frame, key=self._is_due(codec))
             if data:

@@ -294,9 +294,9 @@ class Hub:
 
         def asks(kind: str, **values: Any) -> None:
             if kind == "share":
-                peers = [c.peer for c in self.clients if c.serial == client.serial]
-                values = {"share": min((p.share for p in peers if p is not None), default=1.0)}
-            self.link.send(kind, session=client.session, **values)
+                self._tell_share(client.session, client.serial)
+            else:
+                self.link.send(kind, session=client.session, **values)
 
         def frame(picture: av.VideoFrame, stamp: int) -> None:
             if client.peer is peer:
@@ -368,6 +368,12 @@ class Hub:
             counts = {} if client.peer is None else {client.peer.codec: 1}
             self.link.send("watch", session=client.session, counts=counts)
 
+    def _tell_share(self, session: int | None, serial: int) -> None:
+        """The share of the usual rate that the lines of all who watch a stream bear."""
+        peers = [c.peer for c in self.clients if c.serial == serial]
+        share = min((peer.share for peer in peers if peer is not None), default=1.0)
+        self.link.send("share", session=session, share=share)
+
     def _tell_viewers(self) -> None:
         """How many watch the server's camera, and how."""
         watching = [c for c in self.clients if c.role == "view"]
@@ -375,6 +381,7 @@ class Hub:
         counts = {name: sum(peer.codec == name for peer in peers) for name in NAMES}
         counts["opus"] = sum(peer.sound and bool(peer.codec) for peer in peers)
         self.link.send("viewers", count=sum(c.pictures for c in watching), counts=counts)
+        self._tell_share(None, 0)
 
     async def _listen(self, client: Client) -> None:
         while True:

@@ -71,6 +71,8 @@ def serve(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="mien: %(message)s")
+    for noisy in ("aiortc", "aioice"):  # a browser that leaves is no news
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     connection, packets = connections
     link = Link(connection)
     try:

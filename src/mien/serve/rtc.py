@@ -54,7 +54,7 @@ WAITING: Final = 12
 CONNECT_SECONDS: Final = 10.0
 """Within which a browser must have connected after its offer was answered."""
 
-GATHER_SECONDS: Final = 5.0
+GATHER_SECONDS: Final = 8.0
 """For finding our own addresses; a STUN or TURN server may be asked on the way."""
 
 SHARES: Final = (0.1, 1.0)
@@ -169,7 +169,7 @@ class Peer:
 
         Args:
             offer: SDP.
-            host: Where the page is served; ICE listens at the same address.
+            host: Where the page is served; ICE listens there, too, unless servers are named.
             camera: Whether the browser sends a picture, too.
             sound: Whether there is sound to be sent.
 
@@ -199,7 +199,8 @@ class Peer:
                 connection.addTrack(self._audio)
                 self.sound = True
             answer = await connection.createAnswer()
-            for transceiver in connection.getTransceivers():
+            # Who names a STUN or TURN server wants to be reached from elsewhere.
+            for transceiver in connection.getTransceivers() if not self._servers else ():
                 listen_at(transceiver.receiver.transport.transport, host)
             async with asyncio.timeout(GATHER_SECONDS):
                 await connection.setLocalDescription(answer)

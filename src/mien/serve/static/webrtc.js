@@ -50,12 +50,13 @@ export class Peer {
     this.#handlers = handlers;
     this.#connection = new RTCPeerConnection({ iceServers: ice, bundlePolicy: "max-bundle" });
     this.ticket = ticket;
+    this.ice = ice;
     this.camera = camera;
     this.sound = sound;
   }
 
   /** Connect; resolves with the first frame shown, and throws where there is none in time. */
-  async open(seconds = 6) {
+  async open(seconds = 10) {
     const connection = this.#connection;
     const track = this.camera?.getVideoTracks()[0];
     if (track) track.contentHint = "motion";
@@ -86,6 +87,7 @@ export class Peer {
     try {
       await connection.setLocalDescription(await connection.createOffer());
       await this.#limit(transceiver);
+      if (this.ice.length) await this.#gathered();
       const response = await fetch("/webrtc", {
         method: "POST",
         headers: { "content-type": "application/json" },
@@ -103,6 +105,17 @@ export class Peer {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** A TURN server has to be told of our addresses; they are waited for, but not for long. */
+  #gathered() {
+    const connection = this.#connection;
+    return new Promise((resolve) => {
+      setTimeout(resolve, 3000);
+      const look = () => { if (connection.iceGatheringState === "complete") resolve(); };
+      connection.addEventListener("icegatheringstatechange", look);
+      look();
+    });
   }
 
   /** What our camera sends is for a machine that sees each frame: rather fewer pixels than frames. */
