@@ -34,7 +34,7 @@ def timed(function: Callable[[], object], times: int = 5) -> float:
 def video(path: Path, megabytes: int) -> None:
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
         frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (720, 1280, 3), np.uint8), "rgb24")
         for number in range(megabytes * 10**6 // (1280 * 720 * 3 // 2)):

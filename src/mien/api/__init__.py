@@ -27,6 +27,7 @@ from mien.api.people import (
 from mien.api.results import Result
 from mien.api.resuming import correct_tracks, follow_faces, swap_in_parts, work_folder
 from mien.api.swapping import swap, swap_folder, swap_image
+from mien.api.verifying import verify
 
 __all__ = [
     "FileProgress",
@@ -60,6 +61,7 @@ __all__ = [
     "swap_image",
     "swap_in_parts",
     "target_consent_of",
+    "verify",
     "whose",
     "work_folder",
     "write_faces",

@@ -42,17 +42,15 @@ def verify(
     terminal = Terminal(quiet, verbose, as_json)
 
     def work() -> int:
-        from mien import policy
+        from mien import api
         from mien.errors import MediaError
-        from mien.provenance.verifying import Verdict
-        from mien.provenance.verifying import verify as look
+        from mien.provenance import Verdict
 
-        signing = policy.load().credentials
         verdicts = []
         for file in files:
             try:
                 with _given(file) as path:
-                    verdict = look(path, signing=signing, seconds=seconds)
+                    verdict = api.verify(path, seconds=seconds)
             except MediaError as error:
                 verdict = Verdict(file, 3, f"could not be read: {error}")
             verdicts.append(verdict)
@@ -64,8 +62,7 @@ def verify(
             terminal.print_json({"files": said, "exit_status": status})
         return status
 
-    status = terminal.run(work)
-    return status
+    return terminal.run(work)
 
 
 @contextmanager

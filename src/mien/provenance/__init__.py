@@ -16,6 +16,7 @@ from mien.provenance.marker import (
     read,
     untouched,
 )
+from mien.provenance.verifying import Verdict, verify
 
 __all__ = [
     "DIGITAL_SOURCE_TYPE",
@@ -23,7 +24,9 @@ __all__ = [
     "Marked",
     "Marker",
     "Marks",
+    "Verdict",
     "metadata",
     "read",
     "untouched",
+    "verify",
 ]
