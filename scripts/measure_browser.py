@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +32,44 @@ COLLECT = """() => {
   document.addEventListener("mien-frame", ({ detail }) => seen.push([detail.now, detail.age]));
 }"""
 
-PROCESSES = {"engine": "from mien.cli", "server": "spawn_main", "chromium": "chrom"}
-"""Which process of this machine is which, by a part of its command line."""
-
 BARS = {"view": (27.0, 120.0), "camera": (24.0, None)}
 """Frames a second at least, and p95 of the age in milliseconds at most."""
 
 
-def as_camera(clip: Path, out: Path, width: int, height: int, seconds: int) -> None:
-    """The clip in a size, as Chromium's fake camera reads it."""
+def frames(clip: Path, width: int, height: int) -> Iterator[np.ndarray]:
+    """The clip's pictures as RGB, cut to a shape and scaled, at most 8 s of them."""
+    import av
+    import cv2
+
+    with av.open(str(clip)) as container:
+        for _, frame in zip(range(240), container.decode(video=0), strict=False):
+            image = frame.to_ndarray(format="rgb24")
+            high, wide = image.shape[:2]
+            w, h = min(wide, high * width // height), min(high, wide * height // width)
+            x, y = (wide - w) // 2, (high - h) // 2
+            yield cv2.resize(image[y : y + h, x : x + w], (width, height))
+
+
+def as_camera(clip: Path, out: Path, width: int, height: int) -> None:
+    """The clip at 30 frames a second, as Chromium's fake camera reads it."""
+    import cv2
+
+    with out.open("wb") as file:
+        file.write(f"YUV4MPEG2 W{width} H{height} F30:1 Ip A1:1 C420jpeg\n".encode())
+        for image in frames(clip, width, height):
+            file.write(b"FRAME\n" + cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).tobytes())
+
+
+def as_film(clip: Path, out: Path, width: int, height: int) -> None:
+    """The clip at 30 frames a second, as the server's camera."""
     import av
 
-    with av.open(str(clip)) as container, out.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F30:1 Ip A1:1 C420jpeg\n".encode())
-        for number, frame in enumerate(container.decode(video=0)):
-            if number == seconds * 30:
-                break
-            planes = frame.reformat(width, height, "yuv420p").to_ndarray()
-            file.write(b"FRAME\n" + planes.tobytes())
+    with av.open(str(out), "w") as container:
+        stream = container.add_stream("libx264", 30, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for image in frames(clip, width, height):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
 
 
 def serve(clip: Path, size: str, *more: str) -> tuple[subprocess.Popen[str], str]:
@@ -68,23 +89,27 @@ def serve(clip: Path, size: str, *more: str) -> tuple[subprocess.Popen[str], str
     raise RuntimeError("".join(said))
 
 
-def spent() -> dict[str, float]:
+def spent(engine: int) -> dict[str, float]:
     """Seconds of processor time so far: of the engine's process, the server's, and Chromium's."""
-    tick, out = os.sysconf("SC_CLK_TCK"), dict.fromkeys(PROCESSES, 0.0)
+    tick, out = os.sysconf("SC_CLK_TCK"), {"engine": 0.0, "server": 0.0, "chromium": 0.0}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            name = (folder / "cmdline").read_bytes()
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        which = next((w for w, part in PROCESSES.items() if part in name), None)
-        if which is not None:
-            out[which] += (int(fields[11]) + int(fields[12])) / tick
+        used = (int(fields[11]) + int(fields[12])) / tick
+        if int(folder.name) == engine:
+            out["engine"] += used
+        elif int(fields[1]) == engine:
+            out["server"] += used
+        elif b"--use-file-for-fake" in name or b"--type=" in name:
+            out["chromium"] += used
     return out
 
 
 def measure(
-    page: Any, url: str, role: str, way: str, size: str, seconds: float, warm: float
+    page: Any, url: str, engine: int, role: str, way: str, size: str, seconds: float, warm: float
 ) -> dict:
     """Start on the page, and count."""
     page.goto(f"{url}#role={role}&way={way}&size={size}")
@@ -100,10 +125,10 @@ def measure(
         time.sleep(0.1)
     time.sleep(warm)
     page.evaluate("seen.length = 0")
-    before, began = spent(), time.monotonic()
+    before, began = spent(engine), time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - began
-    cores = {name: round((now - before[name]) / passed, 2) for name, now in spent().items()}
+    cores = {name: round((now - before[name]) / passed, 2) for name, now in spent(engine).items()}
     seen = np.array(page.evaluate("seen"), dtype=float)
     data = page.evaluate("({...document.body.dataset})")
     page.click("#stop")
@@ -135,12 +160,13 @@ def main() -> None:
 
     results = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        film = Path(folder) / "camera.y4m"
-        as_camera(args.clip, film, *map(int, args.camera.split("x")), seconds=8)
+        film, recording = Path(folder) / "camera.y4m", Path(folder) / "film.mp4"
+        as_camera(args.clip, film, *map(int, args.camera.split("x")))
+        as_film(args.clip, recording, *map(int, args.view.split("x")))
         for role in args.roles.split(","):
-            source = (
-                ("--input", str(args.clip), "--loop") if role == "view" else ("--camera", "none")
-            )
+            source = ("--input", str(recording), "--loop")
+            if role == "camera":
+                source = ("--camera", "none")
             for way in args.ways.split(","):
                 # A browser and a server of its own each: nothing is left of the one before.
                 process, url = serve(args.clip, args.view, *source)
@@ -155,7 +181,9 @@ def main() -> None:
                         time.sleep(2)  # until the camera is offered
                     size = args.view if role == "view" else args.camera
                     page = browser.new_page()
-                    results.append(measure(page, url, role, way, size, args.seconds, args.warm))
+                    results.append(
+                        measure(page, url, process.pid, role, way, size, args.seconds, args.warm)
+                    )
                     print(results[-1], file=sys.stderr)
                 finally:
                     browser.close()
