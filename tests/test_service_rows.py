@@ -68,7 +68,7 @@ def test_upgrading_again_changes_nothing(database):
     database.upgrade()
     with database(write=False) as rows:
         found = rows.scalars(select(Job)).one()
-    assert (found.state, found.asked, found.cancel) == ("queued", {"faces": "all"}, False)
+    assert (found.state, found.asked, found.due) == ("queued", {"faces": "all"}, None)
 
 
 def test_two_that_start_at_once_both_find_the_tables(database, tmp_path):
@@ -224,6 +224,17 @@ def test_what_is_put_there_is_found_there(files, tmp_path):
     files.remove("t/one/a.mp4")
     with pytest.raises(MediaError, match=r"a\.mp4: cannot be read from the store"):
         files.get("t/one/a.mp4", tmp_path / "c")
+
+
+def test_a_folder_of_the_store_is_cleared(files):
+    for path in ("jobs/a/x", "jobs/a/deep/y", "jobs/ab/z"):
+        files.put(path, io.BytesIO(b"1"))
+    files.clear("jobs/a")
+    files.clear("jobs/a")
+    for path in ("jobs/a/x", "jobs/a/deep/y"):
+        with pytest.raises(MediaError):
+            list(files.read(path, 0, 1))
+    assert list(files.read("jobs/ab/z", 0, 1)) == [b"1"]
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path):

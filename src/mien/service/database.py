@@ -129,19 +129,30 @@ class Job(Row):
     ended: Mapped[float | None] = mapped_column(Float)
     done: Mapped[int] = mapped_column(Integer, default=0)
     total: Mapped[int | None] = mapped_column(Integer)
+    stage: Mapped[str] = mapped_column(String(16), default="follow")
+    """What is to be done next: ``follow``, ``paint`` or ``join``."""
+    identities: Mapped[str] = mapped_column(Text, default="")
+    """Ids with commas between."""
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    """Errors since something was done."""
+    deaths: Mapped[int] = mapped_column(Integer, default=0)
+    """Workers that went away with it since something was done."""
+    due: Mapped[float | None] = mapped_column(Float)
+    """Not to be worked on before."""
     owner: Mapped[str | None] = mapped_column(String(64))
     """Worker that follows or joins it at the moment."""
     lease: Mapped[float | None] = mapped_column(Float)
     """Until when the owner has it, unless it says so again."""
-    cancel: Mapped[bool] = mapped_column(default=False)
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """RFC 9457, why it failed or is paused."""
     __table_args__ = (Index("jobs_state_created", "state", "created"),)
 
 
 class Part(Row):
-    """One part of a video job; ``done`` once its file is in the store and named here."""
+    """One part of a video, or one picture; ``done`` once its file is in the store and named here.
+
+    ``first`` and ``end`` are times in ticks; of a picture ``first`` is its place in the list.
+    """
 
     __tablename__ = "parts"
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -150,9 +161,10 @@ class Part(Row):
     end: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16), default="queued")
     frames: Mapped[int] = mapped_column(Integer, default=0)
-    attempt: Mapped[int] = mapped_column(Integer, default=0)
     owner: Mapped[str | None] = mapped_column(String(64))
     lease: Mapped[float | None] = mapped_column(Float)
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """Of a picture that failed; the others go on."""
     file: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
 
 

@@ -120,6 +120,16 @@ class Files:
         with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
             self._system.rm_file(self._at(path))
 
+    def clear(self, folder: str) -> None:
+        """Remove a folder of the store and everything in it, if it is there.
+
+        Raises:
+            MediaError: The store cannot be reached.
+        """
+        with _named(folder, "cannot be removed from the store"), suppress(FileNotFoundError):
+            self._system.invalidate_cache()  # others put files there, too
+            self._system.rm(self._at(folder), recursive=True)
+
 
 @contextmanager
 def _named(path: str, what: str) -> Iterator[None]:
