@@ -69,7 +69,7 @@ class Encoder:
         limits = {"maxrate": str(rate), "bufsize": str(rate // 2)}
         if codec == H264:
             context.options = limits | {
-                "preset": "superfast",
+                "preset": "ultrafast",  # see docs/decisions/0020-webrtc.md
                 "tune": "zerolatency",
                 "profile": "baseline",
                 "forced-idr": "1",
