@@ -24,7 +24,9 @@ FILE: Final = "mien.toml"
 PREFIX: Final = "MIEN_"
 """Environment variables are the keys in capitals behind this."""
 
-NO_SETTING: Final = ("MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", TOKEN, "MIEN_TEST_")
+NO_SETTING: Final = (
+    "MIEN_CONFIG", "MIEN_HOME", "MIEN_POLICY", "MIEN_SERVE_", TOKEN, "MIEN_TEST_",
+)  # fmt: skip
 """Names, or beginnings of names, that carry the prefix and are no keys."""
 
 
@@ -90,6 +92,7 @@ class Settings(BaseModel):
         limits: What files may ask for, a table; see :class:`mien.media.Limits`. In the
             environment ``MIEN_LIMITS="pixels=50000000 frames=9000"``.
         marks: What outputs carry, a table. In the environment ``MIEN_MARKS="language=de"``.
+        serve: Of the service, a table, which :mod:`mien.service.settings` reads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -124,6 +127,7 @@ class Settings(BaseModel):
     pixel_format: str | None = None
     limits: Limits = Limits()
     marks: MarksTable = MarksTable()
+    serve: dict[str, Any] = {}
 
     @field_validator("limits", "marks", mode="before")
     @classmethod

@@ -1,0 +1,112 @@
+"""What routes share: the service's parts, who asks, and whether the key is for that."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
+
+from mien import config
+from mien.service.database import Database
+from mien.service.files import Files
+from mien.service.keys import Caller
+from mien.service.problems import Problem
+from mien.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from starlette.datastructures import UploadFile
+
+    from mien.service.calls import Calls
+    from mien.service.limits import Rates
+    from mien.service.metrics import Metrics
+
+Ended = Callable[["Service", str, str], None]
+"""Told of a tenant and the id of an identity that was revoked, after the rows say so."""
+
+_BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`Bearer mien_…`")
+
+
+@dataclass(slots=True)
+class Service:
+    """The parts of one server; ``request.app.state.service``.
+
+    Attributes:
+        settings: Of the service.
+        chain: Settings of the models that workers run.
+        database: Rows.
+        files: Store.
+        calls: Asks workers, and waits for what they say.
+        rates: Requests a minute of each key.
+        metrics: For Prometheus.
+        ended: Called when an identity is revoked: each stops what is its own, and removes it.
+    """
+
+    settings: ServiceSettings
+    chain: config.Settings
+    database: Database
+    files: Files
+    calls: Calls
+    rates: Rates
+    metrics: Metrics
+    ended: list[Ended] = field(default_factory=list)
+
+
+def service_of(request: Request) -> Service:
+    """The service; as a dependency ``Annotated[Service, Depends(service_of)]``."""
+    service: Service = request.app.state.service
+    return service
+
+
+def asks(scope: str = "") -> Callable[..., Caller]:
+    """A dependency: who asks, whose key must have the scope (none for any key).
+
+    Keys are looked up before the body is read, by :class:`mien.service.limits.Gate`; so that is
+    where 401 comes from.
+    """
+
+    def caller(
+        request: Request,
+        bearer: Any = Security(_BEARER),  # noqa: B008 - for the OpenAPI document
+    ) -> Caller:
+        found: Caller = request.scope["state"]["caller"]
+        if scope and scope not in found.scopes:
+            raise Problem(403, "scope", f"the key is not for {scope}; its scopes are "
+                          f"{', '.join(sorted(found.scopes)) or 'none'}")  # fmt: skip
+        return found
+
+    return caller
+
+
+SERVICE = Depends(service_of)
+
+
+@contextmanager
+def scratch(service: Service) -> Iterator[Path]:
+    """A folder for one request, gone at the end."""
+    folder = Path(tempfile.mkdtemp(dir=service.settings.scratch))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(upload: UploadFile, path: Path) -> Path:
+    """Write an upload, which the server keeps in a file without a name, where a worker finds it.
+
+    Raises:
+        Problem: The disk is full.
+    """
+    try:
+        with path.open("wb") as out:
+            upload.file.seek(0)
+            shutil.copyfileobj(upload.file, out, 1 << 20)
+    except OSError as error:
+        raise Problem(507, "full", "there is no space for the upload", retry_after=60) from error
+    return path
