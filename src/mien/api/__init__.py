@@ -9,7 +9,7 @@ from __future__ import annotations
 from mien.api.denying import allow_person, deny_person, export_denied, import_denied
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
-from mien.api.loading import load
+from mien.api.loading import chain_of, load
 from mien.api.people import (
     consent_of,
     enrol,
@@ -36,6 +36,7 @@ __all__ = [
     "Progress",
     "Result",
     "allow_person",
+    "chain_of",
     "check_output",
     "consent_of",
     "correct_tracks",

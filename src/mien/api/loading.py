@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mien import pipeline
+from mien.config import Settings
 from mien.pipeline import Swapper
-from mien.runtime import Device
+from mien.runtime import PROVIDERS, Device
 from mien.zoo import Zoo
 
 
@@ -37,3 +38,57 @@ def load(
     """
     models = models or Zoo.at(device=Device(provider, threads))
     return pipeline.load(generator, models=models, **chain)
+
+
+def chain_of(settings: Settings, *, generator: str = "", **other: Any) -> Swapper:
+    """Load the models that settings name.
+
+    Args:
+        settings: As :func:`mien.config.load` reads them.
+        generator: Instead of that of the settings.
+        other: For :func:`load`, instead of what the settings say.
+
+    Raises:
+        MienError: As :func:`load`.
+    """
+    chain: dict[str, Any] = {
+        "detector": settings.detector,
+        "landmarker": settings.landmarks,
+        "embedder": settings.embedder,
+        "masks": settings.mask,
+        "enhancer": settings.enhance,
+        "upscaler": settings.upscale,
+        "fused": settings.fused,
+        "models": zoo_of(settings),
+        "limits": settings.limits,
+    }
+    return load(generator or settings.generator, **chain | other)
+
+
+def device_of(settings: Settings) -> Device:
+    """Where models run, by the settings."""
+    return Device(
+        settings.provider,
+        settings.threads,
+        allow_fallback=settings.allow_fallback,
+        cache=settings.cache,
+        precision=settings.precision if _by_provider(settings) else "auto",
+        sessions=1 + settings.workers,  # faces are followed beside the painting
+    )
+
+
+def zoo_of(settings: Settings) -> Zoo:
+    """Where models come from and run, by the settings."""
+    return Zoo.at(
+        settings.models,
+        device_of(settings),
+        offline=settings.offline,
+        commercial=settings.licence == "commercial",
+        precision="fp32" if _by_provider(settings) else settings.precision,
+    )
+
+
+def _by_provider(settings: Settings) -> bool:
+    """Whether a provider computes in the precision itself, from the fp32 model."""
+    names = Device(settings.provider).names() if settings.precision not in ("auto", "fp32") else ()
+    return any(settings.precision in PROVIDERS[name].precision for name in names)

@@ -102,37 +102,16 @@ def marks_of(
 
 def device_of(settings: Settings) -> Device:
     """Where models run, by the settings."""
-    from mien.runtime import Device
+    from mien.api import loading
 
-    return Device(
-        settings.provider,
-        settings.threads,
-        allow_fallback=settings.allow_fallback,
-        cache=settings.cache,
-        precision=settings.precision if _by_provider(settings) else "auto",
-        sessions=1 + settings.workers,  # faces are followed beside the painting
-    )
+    return loading.device_of(settings)
 
 
 def zoo_of(settings: Settings) -> Zoo:
     """Where models come from and run, by the settings."""
-    from mien.zoo import Zoo
+    from mien.api import loading
 
-    return Zoo.at(
-        settings.models,
-        device_of(settings),
-        offline=settings.offline,
-        commercial=settings.licence == "commercial",
-        precision="fp32" if _by_provider(settings) else settings.precision,
-    )
-
-
-def _by_provider(settings: Settings) -> bool:
-    """Whether a provider computes in the precision itself, from the fp32 model."""
-    from mien.runtime import PROVIDERS, Device
-
-    names = Device(settings.provider).names() if settings.precision not in ("auto", "fp32") else ()
-    return any(settings.precision in PROVIDERS[name].precision for name in names)
+    return loading.zoo_of(settings)
 
 
 def parse_time(text: str) -> float:

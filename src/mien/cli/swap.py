@@ -39,7 +39,6 @@ from mien.cli.options import (
     settings_of,
     time_range,
     which_of,
-    zoo_of,
 )
 from mien.cli.terminal import Terminal
 from mien.errors import UsageError
@@ -214,18 +213,7 @@ def swap(  # noqa: PLR0915, PLR0917
         given = terminal.consent(consent, consent_note) if needed else None
         about_target = terminal.target_consent(target_consent)
 
-        swapper = api.load(
-            settings.generator,
-            detector=settings.detector,
-            landmarker=settings.landmarks,
-            embedder=settings.embedder,
-            masks=settings.mask,
-            enhancer=settings.enhance,
-            upscaler=settings.upscale,
-            fused=settings.fused,
-            models=zoo_of(settings),
-            limits=settings.limits,
-        )
+        swapper = api.chain_of(settings)
         place = which_of(source_face, "--source-face")
         enrolling: dict[str, Any] = {
             "which": place,

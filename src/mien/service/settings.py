@@ -47,19 +47,19 @@ class LimitsTable(Table):
         streams: Live streams of a tenant at a time.
     """
 
-    photo_bytes: int = Field(64 << 20, gt=0)
-    body_bytes: int = Field(4 << 30, gt=0)
-    json_bytes: int = Field(1 << 20, gt=0)
-    pixels: int = Field(50_000_000, gt=0)
-    frame_pixels: int = Field(33_554_432, gt=0)
-    seconds: float = Field(7200.0, gt=0)
-    frames: int = Field(1_000_000, gt=0)
-    photos: int = Field(16, gt=0, le=64)
-    identities: int = Field(1000, gt=0)
-    waiting: int = Field(16, gt=0, le=1000)
-    call_seconds: float = Field(60.0, gt=0)
-    idle_seconds: float = Field(30.0, gt=0)
-    streams: int = Field(4, gt=0)
+    photo_bytes: int = Field(default=64 << 20, gt=0)
+    body_bytes: int = Field(default=4 << 30, gt=0)
+    json_bytes: int = Field(default=1 << 20, gt=0)
+    pixels: int = Field(default=50_000_000, gt=0)
+    frame_pixels: int = Field(default=33_554_432, gt=0)
+    seconds: float = Field(default=7200.0, gt=0)
+    frames: int = Field(default=1_000_000, gt=0)
+    photos: int = Field(default=16, gt=0, le=64)
+    identities: int = Field(default=1000, gt=0)
+    waiting: int = Field(default=16, gt=0, le=1000)
+    call_seconds: float = Field(default=60.0, gt=0)
+    idle_seconds: float = Field(default=30.0, gt=0)
+    streams: int = Field(default=4, gt=0)
 
 
 class QuotasTable(Table):
@@ -71,9 +71,9 @@ class QuotasTable(Table):
         bytes: Of the tenant's files that are kept.
     """
 
-    calls: int = Field(600, ge=0)
-    jobs: int = Field(20, ge=0)
-    bytes: int = Field(50 << 30, ge=0)
+    calls: int = Field(default=600, ge=0)
+    jobs: int = Field(default=20, ge=0)
+    bytes: int = Field(default=50 << 30, ge=0)
 
 
 class KeepTable(Table):
@@ -86,10 +86,10 @@ class KeepTable(Table):
         answers: To requests with an idempotency key.
     """
 
-    uploads: float = Field(86_400.0, gt=0)
-    results: float = Field(7 * 86_400.0, gt=0)
-    jobs: float = Field(30 * 86_400.0, gt=0)
-    answers: float = Field(86_400.0, gt=0)
+    uploads: float = Field(default=86_400.0, gt=0)
+    results: float = Field(default=7 * 86_400.0, gt=0)
+    jobs: float = Field(default=30 * 86_400.0, gt=0)
+    answers: float = Field(default=86_400.0, gt=0)
 
 
 class ServiceSettings(Table):
@@ -126,13 +126,13 @@ class ServiceSettings(Table):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65_535)
+    port: int = Field(default=8000, ge=0, le=65_535)
     data: Path | None = None
     database: str = ""
     files: str = ""
     files_options: dict[str, Any] = {}
     seal: Path | None = None
-    workers: int = Field(1, ge=0, le=64)
+    workers: int = Field(default=1, ge=0, le=64)
     executor: Literal["local", "ray"] = "local"
     ray: str = ""
     keys: bool = True
@@ -145,8 +145,8 @@ class ServiceSettings(Table):
     generators: tuple[str, ...] = ()
     metrics: bool = True
     live: bool = True
-    part_seconds: float = Field(8.0, gt=0)
-    lease_seconds: float = Field(30.0, gt=0)
+    part_seconds: float = Field(default=8.0, gt=0)
+    lease_seconds: float = Field(default=30.0, gt=0)
     limits: LimitsTable = LimitsTable()
     quotas: QuotasTable = QuotasTable()
     keep: KeepTable = KeepTable()

@@ -11,7 +11,6 @@ from typing import Any
 from mien import config
 from mien.errors import MienError
 from mien.service.database import Database
-from mien.service.files import Files
 from mien.service.people import People, Watch, seal_key
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
@@ -32,7 +31,6 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
     from mien.service.answering import Answering, warm  # noqa: PLC0415 - OpenCV, ONNX Runtime
 
     database = Database(settings.database_url)
-    files = Files(settings.files_url, **settings.files_options)
     people, watch = People(database, seal_key(settings)), Watch(database)
     stop, said = threading.Event(), threading.Lock()
 
@@ -40,7 +38,7 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
         with said:
             pipe.send((what, facts))
 
-    answering = Answering(settings, chain, people, watch, database, files)
+    answering = Answering(settings, chain, people, watch)
     warm(answering.swapper)
     tell("ready", answering.about())
     try:
