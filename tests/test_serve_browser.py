@@ -222,7 +222,7 @@ def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium, way):
         for page in pages:
             wait_for(page, 2)
         before = [shown(page) for page in pages]
-        time.sleep(8)
+        time.sleep(12)
         counts = [shown(page) - n for page, n in zip(pages, before, strict=True)]
         print("frames in each of ten tabs:", counts)
         ways = {page.evaluate("document.body.dataset.way") for page in pages}
