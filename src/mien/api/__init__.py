@@ -6,6 +6,7 @@ The command line calls these and nothing below them. Every function that needs t
 
 from __future__ import annotations
 
+from mien.api.camera import enrol_live
 from mien.api.denying import allow_person, deny_person, export_denied, import_denied
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
@@ -25,13 +26,14 @@ from mien.api.people import (
     whose,
 )
 from mien.api.results import Result
-from mien.api.resuming import correct_tracks, follow_faces, swap_in_parts, work_folder
+from mien.api.resuming import Painting, correct_tracks, follow_faces, swap_in_parts, work_folder
 from mien.api.swapping import swap, swap_folder, swap_image
 from mien.api.verifying import verify
 
 __all__ = [
     "FileProgress",
     "Listing",
+    "Painting",
     "Person",
     "Progress",
     "Result",
@@ -42,6 +44,7 @@ __all__ = [
     "correct_tracks",
     "deny_person",
     "enrol",
+    "enrol_live",
     "export_denied",
     "follow_faces",
     "import_denied",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from mien import __version__, media, parts, policy, tracks
 from mien.api.files import Progress, check_output, open_part
@@ -20,6 +21,35 @@ from mien.provenance import Marker, Marks, credentials
 from mien.types import Consent, Identity, SwapPlan
 
 log = logging.getLogger(__name__)
+
+
+class Painting(Protocol):
+    """Paints the parts of a job elsewhere, as :mod:`mien.scale` does on a cluster."""
+
+    def __call__(
+        self,
+        job: parts.Job,
+        missing: Sequence[parts.Part],
+        output: Path,
+        plan: SwapPlan,
+        marker: Marker,
+        *,
+        options: media.SinkOptions,
+        rules: policy.Policy,
+        progress: parts.Progress | None = None,
+    ) -> None:
+        """Paint parts; each counts once its file is in the job's folder.
+
+        Args:
+            job: With tracks.
+            missing: Those to be painted.
+            output: What is made in the end; its name says the container.
+            plan: Whose faces.
+            marker: Of the job.
+            options: Of the encoder.
+            rules: What is allowed.
+            progress: Called with the number of frames painted so far.
+        """
 
 
 def work_folder(output: Path) -> Path:
@@ -43,6 +73,7 @@ def swap_in_parts(
     tracked: Path | None = None,
     progress: Progress | None = None,
     swapper: Swapper | None = None,
+    painting: Painting | None = None,
 ) -> Result:
     """Swap the faces of a video in parts; what is done stays done, whatever happens.
 
@@ -66,6 +97,7 @@ def swap_in_parts(
             :func:`mien.api.follow_faces`.
         progress: Called after each frame of either pass.
         swapper: As there.
+        painting: Paints the parts elsewhere; None for here, one after the other.
 
     Raises:
         UsageError: What is in the folder was begun with another portrait, model or setting.
@@ -114,6 +146,17 @@ def swap_in_parts(
             if report.swapped:
                 with tracks.Reader(job.tracks) as reader:
                     every = job.parts(int(reader.pts[0]))
+                if painting is not None:
+                    painting(
+                        job,
+                        job.missing(every),
+                        output,
+                        plan,
+                        marker(),
+                        options=options,
+                        rules=rules,
+                        progress=_further(progress, report.frames_in, 2 * report.frames_in),
+                    )
                 for part in every:
                     if job.path(part).is_file():
                         report.frames_out = _end(job, part, report.frames_in)

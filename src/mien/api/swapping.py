@@ -25,7 +25,7 @@ from mien.api.files import (
 from mien.api.loading import load
 from mien.api.plans import by_person, consent_to, made_of, people_of, plan_of, use_of
 from mien.api.results import Result, copied_through
-from mien.api.resuming import swap_in_parts
+from mien.api.resuming import Painting, swap_in_parts
 from mien.errors import MienError, UsageError
 from mien.pipeline import Stream, Swapper
 from mien.provenance import Marker, Marks, credentials
@@ -103,6 +103,7 @@ def swap(
     tracked: Path | None = None,
     progress: Progress | None = None,
     swapper: Swapper | None = None,
+    painting: Painting | None = None,
 ) -> Result:
     """Swap the faces of a photo or a video; everything else stays.
 
@@ -124,6 +125,7 @@ def swap(
         tracked: The video's faces, followed before; then it is worked on in parts, too.
         progress: Called after each frame.
         swapper: The models.
+        painting: Paints a video's parts elsewhere; then it is worked on in parts, too.
 
     Raises:
         MediaError: The target cannot be read, or the output cannot be written.
@@ -133,11 +135,11 @@ def swap(
     target, output = Path(target), Path(output)
     plan = plan_of(who)
     check_output([target], output, overwrite=overwrite)
-    if tracked is not None or (resume and not is_still(target)):
+    if tracked is not None or ((resume or painting is not None) and not is_still(target)):
         return swap_in_parts(
             target, plan, output, target_consent=target_consent, marks=marks, options=options,
             start=start, end=end, workers=workers, overwrite=overwrite, tracked=tracked,
-            progress=progress, swapper=swapper,
+            progress=progress, swapper=swapper, painting=painting,
         )  # fmt: skip
     limits = swapper.limits if swapper is not None else None
     with open_part(target, start, end, limits) as source, ExitStack() as stack:

@@ -56,12 +56,14 @@ class SinkOptions:
         quality: CRF for video, 1..100 for JPEG and WebP; None takes a good one (x264: 20,
             JPEG: 95).
         pixel_format: libav's name; None keeps the source's.
+        threads: Of the encoder; 0 leaves it to libav, which looks at the machine.
     """
 
     encoder: str | None = None
     preset: str | None = None
     quality: int | None = None
     pixel_format: str | None = None
+    threads: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,6 +359,8 @@ class VideoSink:
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.thread_type = "AUTO"  # PyAV's default, slices, makes x264 slower and worse
+        if options.threads:
+            context.thread_count = options.threads
         context.flags |= av.codec.context.Flags.frame_duration  # the last frame's, too
         context.flags |= av.codec.context.Flags.global_header  # as all of CONTAINERS want it
         context.color_range = range_of(first)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mien import __version__, media, pipeline, tracks
+from mien import __version__, media, pipeline, policy, tracks
 from mien.errors import MediaError
 from mien.parts.job import Job, Part
 from mien.pipeline import Pairs, Report, Stream
@@ -145,14 +145,22 @@ def counted(path: Path) -> Report:
 class Known(Stream):
     """A stream whose faces were found before."""
 
-    def __init__(self, swapper: pipeline.Swapper, reader: tracks.Reader) -> None:
+    def __init__(
+        self,
+        swapper: pipeline.Swapper,
+        reader: tracks.Reader,
+        rules: policy.Policy | None = None,
+        use: policy.Use | None = None,
+    ) -> None:
         """Read faces instead of finding them.
 
         Args:
             swapper: Paints.
             reader: Open while the stream is used.
+            rules: As for :class:`mien.pipeline.Stream`.
+            use: As there.
         """
-        super().__init__(swapper)
+        super().__init__(swapper, rules=rules, use=use)
         self._reader = reader
         self._rules: list[int] = []
 
@@ -191,6 +199,8 @@ def paint(  # noqa: PLR0917
     options: media.SinkOptions,
     workers: int = 1,
     progress: Progress | None = None,
+    rules: policy.Policy | None = None,
+    use: policy.Use | None = None,
 ) -> Report:
     """Paint and encode one part; it counts once its file is there.
 
@@ -204,6 +214,8 @@ def paint(  # noqa: PLR0917
         options: Of the encoder.
         workers: Frames painted at a time.
         progress: Called with the number of frames of this part so far.
+        rules: What is allowed; None takes the policy in force on this machine.
+        use: What the part is for, and who asked; None takes a video of this machine's user.
 
     Returns:
         Counts; ``interrupted`` if the user stopped it, and then there is no file.
@@ -241,7 +253,7 @@ def paint(  # noqa: PLR0917
                 report = pipeline.run(
                     source,
                     sink,
-                    Known(swapper, reader),
+                    Known(swapper, reader, rules, use),
                     plan,
                     marker,
                     workers=workers,
