@@ -162,11 +162,13 @@ def test_a_changed_byte_raises_nothing_else(tmp_path_factory, at: int, byte: int
     data = bytearray(path.read_bytes())
     data[at % len(data)] = byte
     path.write_bytes(bytes(data))
+    caught: MediaError | None = None
     try:
         with tracks.Reader(path) as reader:
             assert len(list(reader)) == 12
     except MediaError as error:
-        assert "t.npz" in str(error)
+        caught = error
+    assert caught is None or "t.npz" in str(caught)
 
 
 def test_no_file_and_another_file(tmp_path):
