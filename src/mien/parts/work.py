@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mien import __version__, media, pipeline, policy, tracks
-from mien.errors import MediaError
+from mien import __version__, identity, media, pipeline, policy, tracks
+from mien.errors import MediaError, MienError
 from mien.parts.job import Job, Part
 from mien.pipeline import Pairs, Report, Stream
 from mien.provenance import Marker
@@ -118,7 +118,7 @@ def _whole(output: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(output)
     except OSError as error:
-        if isinstance(error, MediaError):
+        if isinstance(error, MienError):  # Refused is an OSError, too
             raise
         raise MediaError(f"{output}: cannot be written ({error.strerror})") from error
     finally:
@@ -201,6 +201,7 @@ def paint(  # noqa: PLR0917
     progress: Progress | None = None,
     rules: policy.Policy | None = None,
     use: policy.Use | None = None,
+    watch: identity.Watch | None = None,
 ) -> Report:
     """Paint and encode one part; it counts once its file is there.
 
@@ -216,6 +217,7 @@ def paint(  # noqa: PLR0917
         progress: Called with the number of frames of this part so far.
         rules: What is allowed; None takes the policy in force on this machine.
         use: What the part is for, and who asked; None takes a video of this machine's user.
+        watch: Says whose consent has ended since; None asks this machine's store of identities.
 
     Returns:
         Counts; ``interrupted`` if the user stopped it, and then there is no file.
@@ -249,11 +251,13 @@ def paint(  # noqa: PLR0917
                 options=options,
                 size=size,
             )
+            stream = Known(swapper, reader, rules, use)
+            stream.watch = watch or stream.watch
             try:
                 report = pipeline.run(
                     source,
                     sink,
-                    Known(swapper, reader, rules, use),
+                    stream,
                     plan,
                     marker,
                     workers=workers,

@@ -23,9 +23,9 @@ from typing import Any, Final, Self
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mien import api, media, parts, policy, tracks
+from mien import api, media, parts, pipeline, policy, tracks
 from mien.api.files import open_part
-from mien.api.plans import by_person, consent_to, people_of
+from mien.api.plans import by_person, consent_to, made_of, people_of
 from mien.api.resuming import asked_of
 from mien.errors import MediaError, MienError, ModelError, NoFace, ProviderError, UsageError
 from mien.pipeline import Stream, Swapper
@@ -36,7 +36,7 @@ from mien.service.database import File, Part
 from mien.service.fetching import Unanswered, fetch, name_of
 from mien.service.files import Stored
 from mien.service.jobs import Jobs, Lost, Task
-from mien.service.people import People
+from mien.service.people import People, Watch
 from mien.service.settings import ServiceSettings
 from mien.types import Rule, SwapPlan
 
@@ -100,10 +100,12 @@ class Models:
     Attributes:
         chosen: Name of a generator, empty for the usual → the models.
         limits: For files.
+        watch: Says whose consent has ended.
     """
 
     chosen: Callable[[str], Swapper]
     limits: media.Limits
+    watch: Watch
 
 
 class Holding:
@@ -531,6 +533,7 @@ class _Piece:
             )
             run = rules.begin(people_of(plan), use, target)
             stream = Stream(swapper, identify=by_person(plan, still=False), rules=rules, use=use)
+            stream.watch = self._models.watch
             with media.open_source(target, start=begun.start, end=begun.end) as source:
                 assert isinstance(source, media.VideoSource)
                 if self._asked.get("tracks"):
@@ -623,7 +626,7 @@ class _Piece:
     def paint(self, part: Part) -> None:
         """Paint and encode one part of a video."""
         plan, swapper = self._plan(), self._swapper()
-        self._permitted(plan, "video")
+        rules, use = self._permitted(plan, "video")
         job, output = self._begun(plan, swapper)
         here = parts.Part(part.number, part.first, part.end)
         path = job.path(here)
@@ -637,6 +640,9 @@ class _Piece:
                 self._marker(plan),
                 options=self._options,
                 progress=self._holding.progress,
+                rules=rules,
+                use=use,
+                watch=self._models.watch,
             )
         with tracks.Reader(job.tracks) as reader:
             pts = reader.pts
@@ -649,23 +655,43 @@ class _Piece:
     def swap(self, part: Part) -> None:
         """Swap one picture."""
         plan, swapper = self._plan(), self._swapper()
-        self._permitted(plan, "photo")
+        rules, use = self._permitted(plan, "photo")
         target = self._target(part.number, self._job.plan["targets"][part.number])
         work = self._folder / f"swap-{secrets.token_hex(4)}"
         work.mkdir()
         try:
             output = work / f"output{self._suffix(target)}"
-            result = api.swap(
-                target,
-                plan,
-                output,
-                target_consent=self._target_consent,
-                marks=self._marks,
-                options=self._options,
-                swapper=swapper,
-            )
-            if result.copied:
-                raise NoFace(f"{target}: no face that could be swapped was found")
+            marker = self._marker(plan)
+            with (
+                media.open_source(target, limits=self._models.limits) as source,
+                rules.begin(people_of(plan), use, target) as run,
+            ):
+                info, enlarge = source.info, swapper.upscaler
+                if enlarge is not None:
+                    enlarge.check(info.width, info.height, str(target))
+                identify = by_person(plan)
+                stream = Stream(swapper, identify=identify, still=True, rules=rules, use=use)
+                stream.watch = self._models.watch
+                sink = media.open_sink(
+                    output,
+                    source,
+                    options=self._options,
+                    metadata=marker.metadata(),
+                    size=None if enlarge is None else enlarge.size(info.width, info.height),
+                    finish=credentials.signing_of(
+                        marker, people_of(plan), swapper.weights, target, rules.credentials
+                    ),
+                )
+                try:
+                    report = pipeline.run(source, sink, stream, plan, marker)
+                    if not report.swapped:
+                        raise NoFace(f"{target}: no face that could be swapped was found")
+                    sink.close()
+                except BaseException:
+                    sink.abort()
+                    raise
+                run.end("made", output=output, tenant=self._job.tenant, key=self._job.key,
+                        **made_of(report, marker))  # fmt: skip
             self._holding.check()
             name = Path(str(self._asked["targets"][part.number]["name"])).stem + output.suffix
             file, stored = self._put(output, "part", name)
