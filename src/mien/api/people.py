@@ -11,7 +11,7 @@ import numpy as np
 
 from mien import identity, media, policy
 from mien.api.loading import load
-from mien.errors import NoFace, UsageError
+from mien.errors import NoFace, Refused, UsageError
 from mien.pipeline import Swapper
 from mien.types import (
     Consent,
@@ -193,16 +193,23 @@ def keep(
     Args:
         me: As :func:`enrol` made it.
         swapper: The models that it was made with.
-        verified: ``liveness`` where the person stood before a camera.
+        verified: ``liveness`` where the person stood before a camera, see :func:`enrol_live`.
         form: A signed form.
 
     Raises:
         UsageError: The name cannot be one, or is taken.
         MediaError: The form cannot be read, or the store cannot be written.
+        Refused: The policy takes nobody on the basis ``self`` without that check.
     """
+    rules = policy.load()
+    try:
+        rules.check_self(me.consent.basis, verified)
+    except Refused as error:
+        raise rules.refused(error) from None
     embedder = swapper.models["embed"][0]
     entry = identity.Store.open().add(me, embedder=embedder, verified=verified, form=form)
-    policy.load().note("enrolled", record=entry.record, consent=entry.basis)
+    said = {"verified": verified} if verified else {}
+    rules.note("enrolled", record=entry.record, consent=entry.basis, **said)
     return entry
 
 

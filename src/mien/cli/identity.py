@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,11 +31,11 @@ from mien.cli.options import (
     which_of,
     zoo_of,
 )
-from mien.cli.terminal import Terminal
+from mien.cli.terminal import Terminal, say
 from mien.errors import UsageError
 
 if TYPE_CHECKING:
-    from mien.identity import Entry
+    from mien.identity import Challenge, Entry
 
 app = typer.Typer(
     name="identity",
@@ -49,7 +51,9 @@ Name = Annotated[
 @app.command()
 def add(  # noqa: PLR0917
     name: Annotated[str, typer.Argument(metavar="NAME", help="To be used as: mien swap -s NAME.")],
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO…", help="Of this one person.")],
+    photos: Annotated[
+        list[Path] | None, typer.Argument(metavar="PHOTO…", help="Of this one person.")
+    ] = None,
     consent: Annotated[
         str | None, typer.Option(help="self, written, artwork or synthetic.", metavar="BASIS")
     ] = None,
@@ -63,6 +67,16 @@ def add(  # noqa: PLR0917
     attach: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A signed form, kept sealed with it.")
     ] = None,
+    from_camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="Yourself, before this camera, in place of photos: it asks for three motions.",
+        ),
+    ] = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="The camera gives mirror images.")
+    ] = False,
     source_face: Annotated[
         str | None,
         typer.Option(help="Which face of a photo: largest, left, right, number from left."),
@@ -86,7 +100,7 @@ def add(  # noqa: PLR0917
     terminal = Terminal(quiet, verbose, as_json)
 
     def work() -> int:
-        from mien import api, identity
+        from mien import api, identity, media
         from mien.types import Consent
 
         settings = settings_of(
@@ -101,9 +115,18 @@ def add(  # noqa: PLR0917
         )
         called = identity.checked_name(name)
         place = which_of(source_face, "--source-face")
-        for file in (*photos, *([attach] if attach else [])):
+        pictures = photos or []
+        if bool(pictures) == (from_camera is not None):
+            raise UsageError(f"{called}: give photos, or --from-camera for yourself, and not both")
+        if from_camera is None and mirrored:
+            raise UsageError("--mirrored is about --from-camera")
+        if from_camera is not None and place is not None:
+            raise UsageError("--source-face is about photos; before a camera you are alone")
+        for file in (*pictures, *([attach] if attach else [])):
             if not file.is_file():
                 raise UsageError(f"{file}: no such file")
+        if from_camera is not None:  # one that is not there is said before models are loaded
+            media.open_camera(from_camera).close()
         terminal.notice()
         given = terminal.consent(consent, note)
         given = Consent(given.basis, note, scope=api.scopes_of(scope), expires=expires)
@@ -115,15 +138,27 @@ def add(  # noqa: PLR0917
             embedder=settings.embedder,
             models=zoo_of(settings),
         )
-        person = api.enrol(
-            photos,
-            given,
-            which=place,
-            white_balance=settings.white_balance,
-            swapper=swapper,
-            name=called,
-        )
-        entry = api.keep(person, swapper=swapper, form=attach)
+        if from_camera is not None:
+            person = api.enrol_live(
+                from_camera,
+                given,
+                name=called,
+                mirrored=mirrored,
+                white_balance=settings.white_balance,
+                swapper=swapper,
+                tell=_prompts(),
+            )
+        else:
+            person = api.enrol(
+                pictures,
+                given,
+                which=place,
+                white_balance=settings.white_balance,
+                swapper=swapper,
+                name=called,
+            )
+        verified: Literal["", "liveness"] = "liveness" if from_camera is not None else ""
+        entry = api.keep(person, swapper=swapper, verified=verified, form=attach)
         terminal.say(f"{entry.name}: kept, record {entry.record}, {_photos(entry)}")
         return _said(terminal, entry)
 
@@ -226,6 +261,24 @@ def rekey(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = 0) -> 
         return 0
 
     return terminal.run(work)
+
+
+def _prompts() -> Callable[[Challenge], None]:
+    """Says each prompt on standard error, with a bell for those whose eyes are shut."""
+    from mien.identity import NO_PROOF
+
+    say(f"you are asked for three motions; left and right are your own. {NO_PROOF}")
+    done = 0
+
+    def tell(challenge: Challenge) -> None:
+        nonlocal done
+        if challenge.done > done:
+            done = challenge.done
+            bell = "\a" if sys.stderr.isatty() else ""
+            print(f"{bell}mien: done, {done} of {len(challenge.steps)}", file=sys.stderr)
+        say(challenge.prompt)
+
+    return tell
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mien.identity.challenge import Challenge, Seen
 from mien.identity.enrolling import (
     MESH_SCORE,
     PORTRAIT_SIDE,
@@ -11,6 +12,7 @@ from mien.identity.enrolling import (
     find_faces,
     the_face,
 )
+from mien.identity.liveness import NO_PROOF, Session
 from mien.identity.permitting import EVERY, Watch, objection
 from mien.identity.records import Entry, checked_name
 from mien.identity.store import Store
@@ -18,9 +20,13 @@ from mien.identity.store import Store
 __all__ = [
     "EVERY",
     "MESH_SCORE",
+    "NO_PROOF",
     "PORTRAIT_SIDE",
     "STRANGER",
+    "Challenge",
     "Entry",
+    "Seen",
+    "Session",
     "Store",
     "Watch",
     "checked_name",

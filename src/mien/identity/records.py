@@ -78,9 +78,10 @@ class Row(NamedTuple):
     def bound(self, part: str) -> bytes:
         """Associated data of a part: it opens with these facts alone."""
         name = "" if self.name_key is None else self.name_key.hex()
-        return json.dumps(
-            [1, self.record, part, name, self.basis, self.scope, self.expires]
-        ).encode()
+        facts = [1, self.record, part, name, self.basis, self.scope, self.expires]
+        if self.verified:  # records without it were sealed before there was a check
+            facts.append(self.verified)
+        return json.dumps(facts).encode()
 
 
 def checked_name(name: str) -> str:

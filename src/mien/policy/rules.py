@@ -184,11 +184,20 @@ class Policy(Table):
                     f"{where}: a portrait on the basis {basis!r} is not accepted "
                     f"(consent = {', '.join(self.consent) or 'none'})"
                 )
-        if self.self_liveness and "self" in bases and consent.verified != "liveness":
-            raise Refused(
-                f"{where}: 'self' needs an identity enrolled before a camera (self_liveness = true)"
-            )
+        self.check_self(consent.basis, consent.verified)
         self.denied.check(identity.embedding, "source", "the portrait")
+
+    def check_self(self, basis: str, verified: str) -> None:
+        """Refuse the basis ``self`` without the liveness check, where that is a rule.
+
+        Raises:
+            Refused: Says how to enrol with it.
+        """
+        if self.self_liveness and "self" in basis.split(", ") and verified != "liveness":
+            raise Refused(
+                f"{self.where}: 'self' needs an identity enrolled before a camera, with: mien "
+                f"identity add NAME --from-camera 0 --consent self (self_liveness = true)"
+            )
 
     def _target(self, consent: Consent | None) -> None:
         if consent is None:
