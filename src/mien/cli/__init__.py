@@ -20,9 +20,11 @@ from mien.cli import (
     evaluate,
     faces,
     identity,
+    keys,
     live,
     models,
     policy,
+    serve,
     swap,
     verify,
 )
@@ -42,6 +44,8 @@ app = typer.Typer(
 
 app.command()(swap.swap)
 app.command()(live.live)
+app.command()(serve.serve)
+app.add_typer(keys.app)
 app.command()(verify.verify)
 app.command("faces")(faces.list_faces)
 app.command(cls=evaluate.Lists)(evaluate.evaluate)

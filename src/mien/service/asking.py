@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from mien import config
@@ -29,6 +31,14 @@ if TYPE_CHECKING:
 
 Ended = Callable[["Service", str, str], None]
 """Told of a tenant and the id of an identity that was revoked, after the rows say so."""
+
+REQUEST: Final = "request-"
+"""How folders of requests begin."""
+
+MOST_FILES: Final = 24
+MOST_FIELDS: Final = 64
+LONGEST: Final = 1 << 16
+"""Bytes of a field that is no file."""
 
 _BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`Bearer mien_…`")
 
@@ -67,8 +77,8 @@ def service_of(request: Request) -> Service:
 def asks(scope: str = "") -> Callable[..., Caller]:
     """A dependency: who asks, whose key must have the scope (none for any key).
 
-    Keys are looked up before the body is read, by :class:`mien.service.limits.Gate`; so that is
-    where 401 comes from.
+    Keys are looked up before the body is read, by
+    :class:`mien.service.entrance.Entrance`, where 401 comes from.
     """
 
     def caller(
@@ -84,17 +94,59 @@ def asks(scope: str = "") -> Callable[..., Caller]:
     return caller
 
 
-SERVICE = Depends(service_of)
+Parts = Annotated[Service, Depends(service_of)]
+"""For routes: ``service: Parts``."""
+
+
+class Slim(Request):
+    """A request whose form has few parts, so that little of it lies in memory."""
+
+    def form(self, **limits: Any) -> Any:
+        """The form; files of more than a megabyte are on disk."""
+        return super().form(max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=LONGEST)
+
+
+class Route(APIRoute):
+    """For ``APIRouter(route_class=Route)`` where uploads come."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As every route's, with :class:`Slim` requests."""
+        handler = super().get_route_handler()
+
+        async def slim(request: Request) -> Response:
+            return await handler(Slim(request.scope, request.receive))
+
+        return slim
 
 
 @contextmanager
 def scratch(service: Service) -> Iterator[Path]:
     """A folder for one request, gone at the end."""
-    folder = Path(tempfile.mkdtemp(dir=service.settings.scratch))
+    folder = make_scratch(service)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_scratch(service: Service) -> Path:
+    """The same where the folder outlives the call; who asks removes it.
+
+    Raises:
+        Problem: The disk is full.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=REQUEST, dir=service.settings.scratch))
+    except OSError as error:
+        raise Problem(507, "full", "there is no space for the upload", retry_after=60) from error
+
+
+def sweep(folder: Path, older: float = 3600.0) -> None:
+    """Remove what requests left that were cut off by the end of a server."""
+    for path in folder.glob(f"{REQUEST}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > older:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def keep(upload: UploadFile, path: Path) -> Path:

@@ -1,0 +1,127 @@
+"""``mien serve``."""
+
+# Commands import what is slow to import themselves, so that help and messages are there at once.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.cli.keys import service_settings
+from mien.cli.options import Config, Quiet, Verbose
+from mien.cli.terminal import Terminal
+from mien.errors import MediaError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from mien.service.asking import Service
+    from mien.service.settings import ServiceSettings
+
+
+def serve(  # noqa: PLR0917
+    host: Annotated[str | None, typer.Option(help="Where to listen; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default 8000; 0 takes a free one.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that work; 0 where others do.")
+    ] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Ask for no API key; on this machine alone.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Rows, files and scratch.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(metavar="URL", help="Default: SQLite in the data folder.")
+    ] = None,
+    files: Annotated[
+        str | None, typer.Option(metavar="URL", help="Default: a folder in the data folder.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="Who works on jobs: local or ray.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate and its chain, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
+    config: Config = None,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> int:
+    """Serve the HTTP API."""
+    terminal = Terminal(quiet, verbose, False)
+
+    def work() -> int:
+        load = service_settings()
+        settings, chain = load(
+            config,
+            flags={
+                "host": host,
+                "port": port,
+                "workers": workers,
+                "keys": False if no_keys else None,
+                "data": data,
+                "database": database,
+                "files": files,
+                "executor": executor,
+                "tls_cert": tls_cert,
+                "tls_key": tls_key,
+            },
+        )
+        from mien import policy
+        from mien.service import application, keys, supervisor
+
+        policy.load()  # a mistake in it is said now, not to the first caller
+        terminal.notice()
+        parts = application.service(settings, chain)
+        if settings.keys and not keys.there_are(parts.database):
+            _, secret = keys.make(parts.database, keys.LOCAL, name="first")
+            terminal.say("the first key, shown this once; more with 'mien keys add':")
+            print(secret, flush=True)
+        workers_ = supervisor.Supervisor(parts)
+        app = application.create_app(parts, start=workers_.start, stop=workers_.stop)
+        asyncio.run(_served(app, parts, settings, terminal))
+        return 0
+
+    return terminal.run(work)
+
+
+async def _served(
+    app: FastAPI, parts: Service, settings: ServiceSettings, terminal: Terminal
+) -> None:
+    """Serve until a signal; says when requests are taken, and when they are answered."""
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+    )
+    running = asyncio.ensure_future(server.serve())
+    while not server.started and not running.done():
+        await asyncio.sleep(0.05)
+    if server.started:
+        address = server.servers[0].sockets[0].getsockname()
+        scheme = "https" if settings.tls_cert else "http"
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        terminal.say(
+            f"listens on {scheme}://{host}:{address[1]}, describes itself at /openapi.json"
+        )
+        while settings.workers and not parts.calls.ready and not running.done():
+            await asyncio.sleep(0.1)
+        if not running.done():
+            terminal.say("ready")
+    try:
+        await running
+    except SystemExit as error:  # uvicorn's way to say that it cannot listen
+        raise MediaError(f"{settings.host}:{settings.port}: cannot listen there") from error
