@@ -1,0 +1,54 @@
+# syntax=docker/dockerfile:1
+# mien on a CPU, with the default models in it. From the root of the repository:
+#
+#   docker build -f deploy/cpu.Dockerfile -t mien:cpu .
+#
+# For the pods of a Ray cluster (KubeRay's probes call wget):
+#
+#   docker build -f deploy/cpu.Dockerfile -t mien:ray \
+#     --build-arg EXTRAS=serve,postgres,s3,scale --build-arg PACKAGES="tini wget" .
+
+FROM python:3.11-slim-bookworm AS build
+ARG EXTRAS=serve,postgres,s3
+WORKDIR /build
+COPY pyproject.toml requirements-dev.txt README.md LICENSE NOTICE ./
+COPY src src
+# The versions of the lock; developers' tools are in it, and are not asked for.
+RUN sed -n '/^[A-Za-z0-9]/s/ *\\$//p' requirements-dev.txt > pins.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/mien \
+ && /opt/mien/bin/python -m pip install --disable-pip-version-check --constraint pins.txt ".[${EXTRAS}]"
+# What is there is what fits together, and the models are whole.
+RUN /opt/mien/bin/python -m pip check \
+ && /opt/mien/bin/python -c "from mien import zoo; [zoo.verify(card) for card in zoo.SHIPPED]"
+
+FROM python:3.11-slim-bookworm
+ARG PACKAGES=tini
+# The tag pins the release of Debian; a version here would break at its next security fix.
+# hadolint ignore=DL3008,SC2086
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends ${PACKAGES} \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 10001 mien \
+ && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /var/lib/mien \
+      --shell /usr/sbin/nologin mien \
+ && install -d -m 0700 -o mien -g mien /var/lib/mien /var/cache/mien
+COPY --from=build /opt/mien /opt/mien
+# The root file system may be read-only: what is written goes to /var/lib/mien (kept),
+# /var/cache/mien and /tmp (both may vanish).
+ENV PATH=/opt/mien/bin:$PATH \
+    HOME=/var/lib/mien \
+    MIEN_HOME=/var/lib/mien/home \
+    MIEN_SERVE_HOST=0.0.0.0 \
+    MIEN_SERVE_PORT=8000 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    XDG_CACHE_HOME=/var/cache/mien
+WORKDIR /var/lib/mien
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['MIEN_SERVE_PORT'] + '/healthz', timeout=4)"]
+# tini hands signals on, so that `docker stop` is heard, and reaps what lost its parent.
+ENTRYPOINT ["tini", "--", "mien"]
+CMD ["serve"]
