@@ -46,6 +46,9 @@ NOSTRILS: Final = (98, 2, 327, 1)
 MOUTH: Final = 0.5
 """Height of the mouth's line in the unit mesh."""
 
+EYES: Final = -0.28
+"""Height of the eyes' line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -126,7 +129,9 @@ def mesh(
     *,
     roll: float = 0.0,
     yaw: float = 0.0,
+    pitch: float = 0.0,
     mouth: float = 0.0,
+    shut: float = 0.0,
 ) -> Floats:
     """The face at a place of a frame, ``(478, 3)`` float32.
 
@@ -135,15 +140,24 @@ def mesh(
         height: Pixels from hairline to chin.
         roll: Radians, clockwise.
         yaw: Radians; positive turns the nose to the viewer's right.
-        mouth: How far the jaw is down, 0..1.
+        pitch: Radians; positive lifts the chin.
+        mouth: How far the jaw is down: 1 while speaking, 2 at most.
+        shut: How far both eyes are, 0..1.
     """
     points = unit_mesh().astype(np.float64)
     if mouth:
         # The jaw, and with it the lower lip, moves down; the cheeks follow less.
         below = np.clip((points[:, 1] - MOUTH) / 0.04, 0, 1) * np.exp(-((points[:, 0] / 0.5) ** 2))
         points[:, 1] += 0.16 * mouth * below
+    for ring, iris in ((LEFT_EYE, 468), (RIGHT_EYE, 473)) if shut else ():
+        rows, disc = list(ring), slice(iris, iris + 5)
+        points[rows, 1] = EYES + (points[rows, 1] - EYES) * (1 - shut) + 0.02 * shut
+        points[disc, :2] = points[iris, :2] + (points[disc, :2] - points[iris, :2]) * (1 - shut)
     c, s = np.cos(yaw), np.sin(yaw)
     p = points @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]]).T
+    if pitch:
+        c, s = np.cos(pitch), np.sin(pitch)
+        p = p @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]]).T
     c, s = np.cos(roll), np.sin(roll)
     p[:, :2] = p[:, :2] @ np.array([[c, -s], [s, c]]).T
     p *= height / 2

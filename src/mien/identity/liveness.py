@@ -61,17 +61,7 @@ class Session:
         challenge = self.challenge
         if challenge.state != "running":
             return challenge
-        image = frame.image
-        picture = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        if self._mirrored:
-            image = np.ascontiguousarray(image[:, ::-1])
-            frame = Frame(image, frame.index, frame.pts, frame.time_base)
-        faces = [f for f in self._tracker(frame) if not f.missed and f.mesh_score >= MESH_SCORE]
-        if len(faces) == 1:
-            (face,) = self._embed(frame, faces)
-            seen = Seen(time, 1, face.mesh, face.embedding, face.track, picture)
-        else:
-            seen = Seen(time, len(faces), picture=picture)
+        seen, image = self.see(frame, time)
         before = challenge.done
         challenge(seen)
         if challenge.first is None and not challenge.resting:
@@ -81,6 +71,19 @@ class Session:
             if before not in self._best or merit > self._best[before][0]:
                 self._best[before] = (merit, image.copy())
         return challenge
+
+    def see(self, frame: Frame, time: float) -> tuple[Seen, Image]:
+        """What the next frame shows, and its ``(H, W, 3)`` picture, not mirrored."""
+        image = frame.image
+        picture = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        if self._mirrored:
+            image = np.ascontiguousarray(image[:, ::-1])
+            frame = Frame(image, frame.index, frame.pts, frame.time_base)
+        faces = [f for f in self._tracker(frame) if not f.missed and f.mesh_score >= MESH_SCORE]
+        if len(faces) == 1:
+            (face,) = self._embed(frame, faces)
+            return Seen(time, 1, face.mesh, face.embedding, face.track, picture), image
+        return Seen(time, len(faces), picture=picture), image
 
     @property
     def photos(self) -> list[Image]:
