@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 
 from mien.errors import UsageError
 from mien.serve import protocol
-from mien.serve.hub import BusyError, Client, Hub
+from mien.serve.hub import FAILED, BusyError, Client, EndedError, Hub
 from mien.serve.options import is_loopback
 from mien.serve.shared import Gone
 
@@ -113,21 +113,29 @@ def application(hub: Hub) -> FastAPI:
         if len(hub.clients) >= hub.options.clients:
             await _refuse(socket, "too many clients are connected; try later", BUSY)
             return
-        client = Client(socket)
-        try:
-            await hub.talk(client)
-        except BusyError as error:
-            await _refuse(socket, str(error), BUSY)
-        except UsageError as error:
-            await _refuse(socket, str(error), REFUSED)
-        except TimeoutError:
-            await _refuse(socket, "nothing was heard for too long", REFUSED)
-        except WebSocketDisconnect:
-            pass
-        except Gone:
-            log.error("the engine is gone")
+        await attend(hub, Client(socket))
 
     return app
+
+
+async def attend(hub: Hub, client: Client) -> None:
+    """Serve a client whose socket was accepted until its end, and tell it why that is."""
+    socket = client.socket
+    try:
+        await hub.talk(client)
+    except EndedError as error:
+        await _refuse(socket, str(error), error.code)
+    except BusyError as error:
+        await _refuse(socket, str(error), BUSY)
+    except UsageError as error:
+        await _refuse(socket, str(error), REFUSED)
+    except TimeoutError:
+        await _refuse(socket, "nothing was heard for too long", REFUSED)
+    except WebSocketDisconnect:
+        pass
+    except Gone:
+        log.error("the engine is gone")
+        await _refuse(socket, "the engine is gone", FAILED)
 
 
 def _add_webrtc(app: FastAPI, hub: Hub, known: Callable[[Request], bool]) -> None:

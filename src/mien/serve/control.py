@@ -101,11 +101,12 @@ class People(Mapping[str, Identity]):
 
     Args:
         people: By name.
+        watch: Says whose consent has ended; None asks the people who are kept here.
     """
 
-    def __init__(self, people: Iterable[Identity]) -> None:
+    def __init__(self, people: Iterable[Identity], watch: Watch | None = None) -> None:
         self._people = {person.name: person for person in people}
-        self._watch = Watch()
+        self._watch = watch or Watch()
         threading.Thread(
             target=_drop_ended, args=(weakref.ref(self),), name="mien-consent", daemon=True
         ).start()
@@ -188,6 +189,9 @@ class Performance:
         people: Identities that may be chosen, by name.
         private: No raw face may be shown.
         tracking: How faces are followed; None as the engine follows them.
+        watch: Says whose consent has ended; None asks the people who are kept here.
+        user: Who asks; empty for who runs mien.
+        said: What the audit log says of it besides.
 
     Raises:
         Refused: The policy does not allow it; see :mod:`mien.policy`.
@@ -201,21 +205,31 @@ class Performance:
         *,
         private: bool = False,
         tracking: TrackOptions | None = None,
+        watch: Watch | None = None,
+        user: str = "",
+        said: Mapping[str, str] | None = None,
     ) -> None:
         self._look = replace(look, marker=look.marker.anew())  # an output of its own
         self._people, self._private, self._swapper = people, private, swapper
         self._changing = threading.Lock()
         identify = any(rule.reference is not None for rule in look.plan.rules)
         marker = self._look.marker
-        use = policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
+        use = policy.Use(
+            "live", target_consent=marker.target_consent, marks=marker.marks, user=user
+        )
         tracking = tracking or replace(LIVE, beside=True)
         if private:
             tracking = replace(tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0)
         self._stream = Stream(swapper, identify=identify, options=tracking, use=use)
+        if watch is not None:
+            self._stream.watch = watch
         self._rules = self._stream.gate.rules
         self._run = self._rules.begin([rule.identity for rule in look.plan.rules], use)
         # When the camera is gone, whoever drops this, its end is in the audit log.
-        weakref.finalize(self, self._run.end, "ended", output_id=marker.output_id)
+        facts: dict[str, Any] = {"output_id": marker.output_id, **(said or {})}
+        if said:
+            self._rules.note("opened", run=self._run.id, **facts)
+        weakref.finalize(self, self._run.end, "ended", **facts)
         self._painter = Painter(self._stream, private)
 
     def __call__(self, frame: Frame, taken: float) -> Shown:

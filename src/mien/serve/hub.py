@@ -9,7 +9,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import WebSocket, WebSocketDisconnect
 
@@ -26,16 +27,45 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FAILED: Final = 1011
+"""Code with which a socket is closed where something went wrong here (RFC 6455, 7.4.1)."""
+
+CHANGE_SECONDS: Final = 5.0
+"""Within which the engine's process must have changed a setting."""
+
 
 class Client:
     """One socket: what is to be sent, and what was not acknowledged.
 
     One picture waits, and a newer one takes its place; at most ``WINDOW`` are on their way. So
     a client that is slow, or does not read at all, costs one picture of memory and no time.
+
+    Args:
+        socket: Accepted.
+        admits: Says whether a token lets this client in; None compares it with the server's.
+        about: For the engine's process, when a browser camera is opened.
+
+    Attributes:
+        values: Settings of its camera, as the engine's process said last.
+        fares: Figures of its camera, the same.
+        heard: ``time.monotonic()`` of the last picture that came.
+        came: Pictures that came.
     """
 
-    def __init__(self, socket: WebSocket) -> None:
+    def __init__(
+        self,
+        socket: WebSocket,
+        *,
+        admits: Callable[[str], bool] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         self.socket = socket
+        self.admits, self.about = admits, dict(about or {})
+        self.values: dict[str, Any] = {}
+        self.fares: dict[str, Any] = {}
+        self.heard = time.monotonic()
+        self.came = 0
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.role = ""
         self.metadata = False
         self.pictures = True
@@ -60,6 +90,17 @@ class Client:
         """Send words as soon as the socket takes them."""
         self._words.append(json.dumps({"type": kind, **values}))
         self._due.set()
+
+    def end(self, error: EndedError) -> None:
+        """Let the client go; it is told why."""
+        if not self._over.done():
+            self._over.set_exception(error)
+            self._over.exception()  # nobody may be there to ask for it
+
+    @property
+    def over(self) -> asyncio.Future[None]:
+        """Fails when the client is to be let go."""
+        return self._over
 
     def acknowledged(self, frame: int) -> None:
         """All pictures up to this one have arrived."""
@@ -118,6 +159,8 @@ class Hub:
         self._frames = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._sessions: dict[int, Client | None] = {}  # None: the engine is still closing it
+        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._questions = 0
 
     def handle(self, message: dict[str, Any]) -> None:
         """Take a message of the engine's process."""
@@ -132,11 +175,6 @@ class Hub:
             case "state":
                 self.state.update(message)
                 self._tell("view", "settings", **self._settings())
-            case "answer":
-                client = self._sessions.get(session)
-                if client is not None:
-                    words = message["words"]
-                    client.say(words.pop("kind"), **words)
             case "count":
                 self._counts.put_nowait(message)
             case "refused":  # by number of the client, not of a session
@@ -145,6 +183,34 @@ class Hub:
                         client.say("error", message=message["message"])
             case "statistics":
                 self._tell("view", "statistics", **message, viewers=self._count("view"))
+            case "changed":
+                self._answered(message["ask"], message["error"])
+            case _:
+                owner = None if session is None else self._sessions.get(session)
+                if owner is not None:
+                    self._of_camera(owner, kind, message)
+
+    @staticmethod
+    def _of_camera(client: Client, kind: str, message: dict[str, Any]) -> None:
+        match kind:
+            case "answer":
+                words = message["words"]
+                if words["kind"] == "settings":
+                    client.values = words["values"]
+                client.say(words.pop("kind"), **words)
+            case "fares":
+                client.fares = message | {"at": time.monotonic()}
+            case "failed":
+                client.end(EndedError(message["message"], FAILED))
+
+    def _answered(self, ask: int, error: str) -> None:
+        asked = self._asked.get(ask)
+        if asked is None or asked.done():
+            return
+        if error:
+            asked.set_exception(UsageError(error))
+        else:
+            asked.set_result(None)
 
     def _picture(self, session: int | None) -> None:
         box = self.boxes.view if session is None else self.boxes.of(session)[1]
@@ -159,6 +225,25 @@ class Hub:
             owner = self._sessions.get(session)
             if owner is not None:
                 owner.picture(taken[1])
+
+    async def change(self, client: Client, values: Mapping[str, Any]) -> None:
+        """Change settings of a browser camera, and wait until they are.
+
+        Raises:
+            UsageError: They are not taken, or the camera is gone.
+            TimeoutError: The engine does not answer.
+        """
+        if client.session is None or client not in self.clients:
+            raise UsageError("the camera is gone")
+        self._questions += 1
+        ask = self._questions
+        answer = self._asked[ask] = asyncio.get_running_loop().create_future()
+        try:
+            self.link.send("set", session=client.session, ask=ask, values=dict(values))
+            async with asyncio.timeout(CHANGE_SECONDS):
+                await answer
+        finally:
+            del self._asked[ask]
 
     async def count(self) -> dict[str, int]:
         """What is open here and in the engine's process.
@@ -199,13 +284,17 @@ class Hub:
         sending = asyncio.create_task(client.send_all())
         receiving = asyncio.create_task(self._listen(client))
         try:
-            await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (sending, receiving, client.over), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             self.clients.discard(client)
             self._leave(client)
             for task in (sending, receiving):
                 task.cancel()
             results = await asyncio.gather(sending, receiving, return_exceptions=True)
+        if client.over.done():
+            client.over.result()
         for error in results:
             if isinstance(error, Exception):
                 raise error
@@ -213,8 +302,7 @@ class Hub:
     def _let_in(self, client: Client, hello: protocol.Message) -> None:
         if not isinstance(hello, protocol.Hello):
             raise UsageError("expected the message 'hello' first")
-        token = self.options.token
-        if token and not hmac.compare_digest(token.encode(), hello.token.encode()):
+        if not (client.admits or self._knows)(hello.token):
             raise UsageError("the token is missing or wrong; open the address that mien printed")
         if not hello.accepted:
             raise UsageError("the notice on consent has to be accepted before the start")
@@ -242,6 +330,10 @@ class Hub:
             self.clients.add(client)
             self._tell_viewers()
 
+    def _knows(self, token: str) -> bool:
+        own = self.options.token
+        return not own or hmac.compare_digest(own.encode(), token.encode())
+
     def _webrtc(self, client: Client) -> dict[str, Any]:
         if not client.ticket:
             return {}
@@ -261,7 +353,7 @@ class Hub:
         self._serial += 1
         client.session, client.serial = min(free), self._serial
         self._sessions[client.session] = client
-        self.link.send("open", session=client.session, serial=client.serial)
+        self.link.send("open", session=client.session, serial=client.serial, about=client.about)
 
     def _leave(self, client: Client) -> None:
         client.ticket = ""
@@ -353,7 +445,7 @@ class Hub:
             "yuvj420p",
         ):
             picture = picture.reformat(width, height, "yuv420p")
-        received = (time.monotonic_ns() // 1000).to_bytes(8, "little")
+        received = self._count_in(client)
         self._frames += 1
         header = protocol.Header(self._frames, max(stamp, 0), 0, width, height)
         head = protocol.head(header, protocol.DECODED)
@@ -399,10 +491,19 @@ class Hub:
     def _from_camera(self, client: Client, data: bytes) -> None:
         if client.session is None:
             raise UsageError("only a client in the role 'camera' sends pictures")
+        if len(data) > protocol.MAX_MESSAGE:
+            raise UsageError(f"a picture has {len(data)} bytes, the limit is "
+                             f"{protocol.MAX_MESSAGE}")  # fmt: skip
         protocol.unpack(data)
-        received = (time.monotonic_ns() // 1000).to_bytes(8, "little")
+        received = self._count_in(client)
         if self.board.post(self.boxes.of(client.session)[0], received + data):
             self.link.send("frame", session=client.session)
+
+    @staticmethod
+    def _count_in(client: Client) -> bytes:
+        """Note that a picture came; when, in microseconds, as it stands before the picture."""
+        client.heard, client.came = time.monotonic(), client.came + 1
+        return (time.monotonic_ns() // 1000).to_bytes(8, "little")
 
     def _from_page(self, client: Client, message: protocol.Message) -> None:
         match message:
@@ -423,6 +524,18 @@ class Hub:
 
 class BusyError(UsageError):
     """There is no place for another client."""
+
+
+class EndedError(UsageError):
+    """A client is let go.
+
+    Attributes:
+        code: With which its socket is closed.
+    """
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 async def _text(client: Client) -> str:

@@ -132,7 +132,7 @@ class BrowserOutput:
             self._link,
             self._packets,
             self._boxes,
-            perform=perform,
+            perform=None if perform is None else lambda _: perform(),
             quality=self.options.quality,
         )
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
 
 from mien.errors import MediaError, MienError
+from mien.live.counting import Ages, Rate
 from mien.live.types import Shown
 from mien.media.jpeg import decode_jpeg
 from mien.pipeline import brisk
@@ -25,6 +27,9 @@ from mien.serve.shared import Board, Gone, Link
 from mien.types import Frame, Image
 
 log = logging.getLogger(__name__)
+
+TELL_SECONDS: Final = 0.5
+"""Between two reports of how a camera fares."""
 
 
 class Perform(Protocol):
@@ -61,6 +66,10 @@ class _Visit:
         serial: Of the camera.
         encodings: Of what it gets by WebRTC.
         made: What was swapped and is not sent yet, with the header that it came under.
+        ages: Of what was sent, from its arrival.
+        sent: How often something was.
+        swapped: Pictures in which a face was replaced.
+        told: Seconds, when figures were last told.
         last: Seconds, when the last frame came.
         interval: Seconds between two frames, about.
     """
@@ -71,6 +80,10 @@ class _Visit:
     made: tuple[Shown, protocol.Header, bool] | None = None
     last: float = 0.0
     interval: float = 1 / 30
+    ages: Ages = field(default_factory=Ages)
+    sent: Rate = field(default_factory=Rate)
+    swapped: int = 0
+    told: float = 0.0
 
 
 class Visitors:
@@ -84,7 +97,8 @@ class Visitors:
         link: To the server's process.
         packets: To the server's process, for video.
         boxes: Whose mailbox is which.
-        perform: Makes what swaps for one camera; None turns them away.
+        perform: Makes what swaps for one camera, from what the server's process says about it;
+            None turns them away.
         quality: Of JPEGs.
     """
 
@@ -95,7 +109,7 @@ class Visitors:
         packets: Packets,
         boxes: Boxes,
         *,
-        perform: Callable[[], Perform] | None,
+        perform: Callable[[Mapping[str, Any]], Perform] | None,
         quality: int,
     ) -> None:
         self._board, self._link, self._packets, self._boxes = board, link, packets, boxes
@@ -133,6 +147,7 @@ class Visitors:
         for thread in self._threads:
             if threading.current_thread() is not thread:
                 thread.join(10)
+        self._visits.clear()  # whose end is written down when they are gone
 
     @brisk()
     def _work(self) -> None:
@@ -147,7 +162,9 @@ class Visitors:
             except Exception:
                 log.exception("a browser camera failed")
                 self._visits.pop(session if isinstance(session, int) else -1, None)
-                self._say(session, "error", message="the picture could not be swapped")
+                self._link.send(
+                    "failed", session=session, message="the picture could not be swapped"
+                )
 
     def _turn(self, kind: str, session: Any, message: Mapping[str, Any]) -> None:
         visit = self._visits.get(session)
@@ -155,17 +172,19 @@ class Visitors:
             case "open":
                 if self._make is None:
                     raise MediaError("this server takes no cameras of browsers")
-                visit = self._visits[session] = _Visit(self._make(), message["serial"])
+                try:
+                    made = self._make(message["about"])
+                except MienError as error:
+                    self._link.send("failed", session=session, message=str(error))
+                    return
+                visit = self._visits[session] = _Visit(made, message["serial"])
                 self._settings(session, visit.perform)
             case "close":
                 with self._sending:
                     self._visits.pop(session, None)
                 self._link.send("closed", session=session)
             case "set" if visit is not None:
-                try:
-                    visit.perform.change(message["values"])
-                finally:
-                    self._settings(session, visit.perform)
+                self._change(session, visit.perform, message)
             case "watch" if visit is not None:
                 visit.encodings.watch(message["counts"])
             case "key" if visit is not None:
@@ -174,6 +193,19 @@ class Visitors:
                 visit.encodings.share = message["share"]
             case "frame" if visit is not None:
                 self._swap(session, visit)
+
+    def _change(self, session: int, perform: Perform, message: Mapping[str, Any]) -> None:
+        error = ""
+        try:
+            perform.change(message["values"])
+        except MienError as refused:
+            if "ask" not in message:
+                raise
+            error = str(refused)
+        finally:
+            self._settings(session, perform)
+        if "ask" in message:
+            self._link.send("changed", ask=message["ask"], error=error)
 
     def _swap(self, session: int, visit: _Visit) -> None:
         taken = self._board.take(self._boxes.of(session)[0])
@@ -205,6 +237,7 @@ class Visitors:
                         self._send_video(visit, shown, header.captured)
                     else:
                         self._send_picture(session, shown, header)
+                    self._tell(session, visit, shown)
                 except MienError as error:
                     if isinstance(error, Gone):
                         return
@@ -212,6 +245,27 @@ class Visitors:
                 except Exception:
                     log.exception("a picture could not be encoded")
                     self._say(session, "error", message="the picture could not be encoded")
+
+    def _tell(self, session: int, visit: _Visit, shown: Shown) -> None:
+        """Count what was sent; twice a second the server's process is told."""
+        now = time.monotonic()
+        visit.ages.add(now - shown.taken)
+        visit.sent.add()
+        visit.swapped += shown.swapped > 0
+        if now - visit.told < TELL_SECONDS:
+            return
+        visit.told = now
+        p50, p95 = visit.ages.recent(50, 95)
+        self._link.send(
+            "fares",
+            session=session,
+            fps=visit.sent.recent(),
+            age_p50=p50,
+            age_p95=p95,
+            frames=visit.sent.count,
+            swapped=visit.swapped,
+            faces=len(shown.faces),
+        )
 
     def _send_picture(self, session: int, shown: Shown, header: protocol.Header) -> None:
         message = pictures.message(
