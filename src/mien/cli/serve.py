@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,8 @@ def serve(  # noqa: PLR0917
             print(secret, flush=True)
         workers_ = supervisor.Supervisor(parts)
         app = application.create_app(parts, start=workers_.start, stop=workers_.stop)
-        asyncio.run(_served(app, parts, settings, terminal))
+        with suppress(KeyboardInterrupt):  # it is over, and everything was ended
+            asyncio.run(_served(app, parts, settings, terminal))
         return 0
 
     return terminal.run(work)

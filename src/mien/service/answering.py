@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +11,20 @@ from typing import Any, Final
 
 from mien import api, config, media, pipeline, policy
 from mien.bench import face
-from mien.errors import MienError, NoFace, UsageError
+from mien.errors import MediaError, MienError, NoFace, UsageError
 from mien.pipeline import Stream, Swapper
 from mien.provenance import Marker, Marks, credentials, verify
 from mien.service.people import People, Watch
+from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
 from mien.types import Consent, Frame, Identity, Rule, SwapPlan
 
+log = logging.getLogger(__name__)
+
 Note = tuple[str, dict[str, Any]]
 """For metrics, see :meth:`mien.service.metrics.Metrics.note`."""
+
+Answer = tuple[dict[str, Any], list[Note]]
 
 SUFFIXES: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 """Formats of results."""
@@ -57,7 +64,7 @@ class Answering:
         self.swapper = api.chain_of(chain, limits=self.limits)
         self._others: dict[str, Swapper] = {}
 
-    def __call__(self, kind: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
+    def __call__(self, kind: str, said: Mapping[str, Any]) -> Answer:
         """Answer a call; what it says of files names them as the request did.
 
         Args:
@@ -66,13 +73,25 @@ class Answering:
 
         Raises:
             MienError: The work failed, for a reason that is the caller's to know.
-            Problem: There is no such identity.
+            Problem: There is no such identity; or the server itself is not sound: its disk is full,
+                its log cannot be written, its policy not be read.
         """
         folder = Path(said["folder"])
         try:
-            return getattr(self, f"_{kind}")(folder, said)  # type: ignore[no-any-return]
+            rules = policy.load()
         except MienError as error:
-            raise type(error)(str(error).replace(f"{folder}/", "")) from error
+            raise Problem(503, "policy", "the policy in force cannot be read") from error
+        try:
+            return getattr(self, f"_{kind}")(folder, said, rules)  # type: ignore[no-any-return]
+        except MediaError as error:
+            raise _told(error, folder) from error
+        except MienError as error:
+            words = str(error).replace(rules.where, "the policy").replace(f"{folder}/", "")
+            words = words.replace("--source-face", "source_face")
+            words = words.replace("--target-consent", "target_consent")
+            if kind == "swap":
+                words = re.sub("^photo ", "source ", words)
+            raise type(error)(words) from error
 
     def about(self) -> dict[str, Any]:
         """What the models are: stage → model and provider; and name and SHA-256 of each file."""
@@ -95,7 +114,7 @@ class Answering:
             )
         return self._others[generator]
 
-    def _enrol(self, folder: Path, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
+    def _enrol(self, folder: Path, said: Mapping[str, Any], rules: policy.Policy) -> Answer:
         me = self._enrolled(folder, said["photos"], said["consent"], said["which"], said["name"])
         row = self._people.add(
             said["tenant"],
@@ -103,7 +122,7 @@ class Answering:
             embedder=self.swapper.models["embed"][0],
             most=self._settings.limits.identities,
         )
-        policy.load().note(
+        rules.note(
             "enrolled", record=row.id, consent=row.basis, tenant=said["tenant"], key=said["key"]
         )
         return {"id": row.id, "photos": len(me.portraits)}, []
@@ -119,7 +138,7 @@ class Answering:
             images, consent, which=which, swapper=self.swapper, name=name or "portrait"
         )
 
-    def _swap(self, folder: Path, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
+    def _swap(self, folder: Path, said: Mapping[str, Any], rules: policy.Policy) -> Answer:
         swapper = self.chosen(said["generator"])
         target = folder / "target"
         _check_still(target)
@@ -130,7 +149,6 @@ class Answering:
         plan = SwapPlan((Rule(me, said["faces"]),), blend=said["blend"], color=said["color"])
         marks: Marks = said["marks"]
         marker = Marker(marks, consent=me.consent, target_consent=said["target_consent"])
-        rules = policy.load()
         use = policy.Use(
             "photo", target_consent=marker.target_consent, marks=marks, user=said["tenant"]
         )
@@ -179,10 +197,10 @@ class Answering:
             [("stages", {"work": "swap", "seconds": seconds}), ("frames", {"count": 1})],
         )
 
-    def _verify(self, folder: Path, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
+    def _verify(self, folder: Path, said: Mapping[str, Any], rules: policy.Policy) -> Answer:
         found = verify(
             folder / "file",
-            signing=policy.load().credentials,
+            signing=rules.credentials,
             seconds=max(1.0, self._settings.limits.call_seconds - _SPARE),
             limits=self.limits,
         ).as_dict()
@@ -210,7 +228,20 @@ def _check_still(path: Path) -> None:
         MediaError: It is neither.
     """
     if media.kind_of(path) != "image":
-        raise UsageError(f"{path}: is no photo; videos are swapped by jobs")
+        raise UsageError(
+            f"{path.name}: is not a JPEG, PNG, WebP or BMP image; videos are swapped by jobs"
+        )
+
+
+def _told(error: MediaError, folder: Path) -> Exception:
+    """What is wrong with a file of the request; or with the server, whose files stay unnamed."""
+    words = str(error)
+    if words.startswith(f"{folder}/output"):
+        return Problem(507, "full", "the result cannot be written")
+    if str(folder) not in words and not words.startswith("target"):
+        log.error("%s", error)
+        return Problem(503, "storage", "a file of the server cannot be read or written")
+    return type(error)(words.replace(f"{folder}/", ""))
 
 
 def _like(source: media.ImageSource) -> str:

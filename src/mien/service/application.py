@@ -96,6 +96,7 @@ def create_app(
         description=ABOUT,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
         responses=problems.documented(),

@@ -35,6 +35,8 @@ PICTURES: Final = ("/v1/identities", "/v1/swaps")
 UPLOADS: Final = ("/v1/jobs", "/v1/verify")
 """Where videos are sent to."""
 
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -91,9 +93,10 @@ class Entrance:
             failed = Problem(500, "failed", "something went wrong in the server; its log says what")
             await answer(failed)(scope, receive, sent)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = _label(scope)
+            method = scope["method"] if scope["method"] in METHODS else "other"
             metrics = self._service.metrics
-            metrics.requests.labels(scope["method"], route, str(status or 499)).inc()
+            metrics.requests.labels(method, route, str(status or 499)).inc()
             metrics.seconds.labels(route).observe(time.perf_counter() - begun)
 
     async def _admit(self, scope: Scope) -> None:
@@ -191,6 +194,15 @@ class Entrance:
             return message
 
         return measured
+
+
+def _label(scope: Scope) -> str:
+    """The route's pattern; who guesses at paths makes no new figures."""
+    path: str = getattr(scope.get("route"), "path", "")
+    if not path:
+        return "none"
+    whole = scope["path"].startswith(API) and not path.startswith(API)
+    return API.rstrip("/") + path if whole else path
 
 
 def _too_large(most: int) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -42,6 +43,21 @@ TITLES: Final = {
 }
 
 
+_FIELD: Final = re.compile(r"(target|file|photo|source|generator)(?: \d+)?: (.*)", re.DOTALL)
+"""How messages begin that are about a field."""
+
+_FIELDS: Final = {"photo": "photos"}
+
+
+EXAMPLE: Final[dict[str, Any]] = {
+    "type": "urn:mien:problem:no-face",
+    "title": TITLES[422],
+    "status": 422,
+    "detail": "target: no face that could be swapped was found",
+    "errors": [{"field": "body.target", "cause": "no face that could be swapped was found"}],
+}
+
+
 class Cause(BaseModel):
     """One field that is wrong."""
 
@@ -51,6 +67,8 @@ class Cause(BaseModel):
 
 class Details(BaseModel):
     """A problem (RFC 9457)."""
+
+    model_config = {"json_schema_extra": {"examples": [EXAMPLE]}}
 
     type: str = Field(description="Which kind; stays the same from release to release.")
     title: str = Field(description="The kind in words.")
@@ -78,6 +96,8 @@ class Problem(HTTPException):
         retry_after: float | None = None,
     ) -> None:
         sent = dict(headers or {})
+        if retry_after is None and status in (429, 503):
+            retry_after = 5
         if retry_after is not None:
             sent["Retry-After"] = str(max(1, round(retry_after)))
         super().__init__(status, detail, sent or None)
@@ -123,7 +143,12 @@ def of(error: MienError) -> Problem:
         if isinstance(error, kind):
             status, name = code, word
             break
-    return Problem(status, name, str(error))
+    if status == 500:  # its words may name what is the server's own
+        return Problem(500, name, "something went wrong in the server; its log says what")
+    said = str(error)
+    found = _FIELD.match(said)
+    errors = [(f"body.{_FIELDS.get(found[1], found[1])}", found[2])] if found else []
+    return Problem(status, name, said, errors=errors)
 
 
 def answer(problem: Problem) -> JSONResponse:

@@ -11,6 +11,7 @@ from typing import Any
 from mien import config
 from mien.errors import MienError
 from mien.service.database import Database
+from mien.service.entrance import said as said_of
 from mien.service.people import People, Watch, seal_key
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
@@ -55,7 +56,7 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
                 tell("note", ("error", {"work": kind, "error": type(error).__name__}))
                 tell("failed", (type(error).__name__, str(error)))
             except Exception as error:
-                log.exception("%s", kind)
+                said_of(error, kind)
                 tell("note", ("error", {"work": kind, "error": type(error).__name__}))
                 tell("failed", (type(error).__name__, ""))
             else:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from mien import policy
+from mien.errors import MienError
 from mien.service import people
 from mien.service.asking import Parts, Route, asks, keep, scratch
 from mien.service.database import Person
@@ -119,7 +120,9 @@ def create_identity(  # noqa: PLR0917
     """
     if len(photos) > service.settings.limits.photos:
         most = service.settings.limits.photos
-        raise Problem(422, "invalid", f"photos: at most {most}", errors=[("body.photos", "many")])
+        raise Problem(
+            422, "invalid", f"photos: at most {most}", errors=[("body.photos", f"at most {most}")]
+        )
     given = Consent(
         consent,
         note,
@@ -208,9 +211,14 @@ def delete_identity(service: Parts, caller: Asks, identity: Which_) -> Response:
     for ended in service.ended:  # again, too, in case the server died in between
         ended(service, caller.tenant, identity)
     if row is not None:
-        policy.load().note(
-            "revoked", record=row.id, consent=row.basis, tenant=caller.tenant, key=caller.key
-        )
+        try:
+            policy.load().note(
+                "revoked", record=row.id, consent=row.basis, tenant=caller.tenant, key=caller.key
+            )
+        except MienError as error:
+            raise Problem(
+                503, "storage", "it was revoked, but the log cannot be written", retry_after=60
+            ) from error
     return Response(status_code=204)
 
 
