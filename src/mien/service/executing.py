@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mien import api, media, parts, pipeline, policy, tracks
+from mien import media, parts, pipeline, policy, tracks
 from mien.api.files import open_part
 from mien.api.plans import by_person, consent_to, made_of, people_of
 from mien.api.resuming import asked_of
@@ -33,12 +33,13 @@ from mien.provenance import Marker, Marks, credentials
 from mien.provenance.watermark import new_output_id
 from mien.service import problems
 from mien.service.database import File, Part
+from mien.service.examining import examine, suffix_of
 from mien.service.fetching import Unanswered, fetch, name_of
 from mien.service.files import Stored
 from mien.service.jobs import Jobs, Lost, Task
 from mien.service.people import People, Watch
 from mien.service.settings import ServiceSettings
-from mien.types import Rule, SwapPlan
+from mien.types import Consent, Rule, SwapPlan
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,6 @@ SPARE: Final = 8 << 20
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
-SUFFIXES: Final = {"mp4": ".mp4", "mov": ".mov", "jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-"""Formats of results: those that hold their manifest."""
-
 TYPES: Final = {
     ".mp4": "video/mp4",
     ".mov": "video/quicktime",
@@ -67,6 +65,9 @@ TYPES: Final = {
 
 _TRANSIENT: Final = (ModelError, ProviderError)
 """Errors of mien that are the machine's and not the caller's."""
+
+
+Note = Callable[[str, dict[str, Any]], None]
 
 
 class Stopped(Exception):
@@ -171,6 +172,7 @@ class Executor:
         settings: Of the service.
         name: Of this worker, at most 40 letters.
         stop: Set when the worker ends: then work is given back.
+        note: Told what is to be counted, see :meth:`mien.service.metrics.Metrics.note`.
     """
 
     def __init__(  # noqa: PLR0917
@@ -181,8 +183,10 @@ class Executor:
         settings: ServiceSettings,
         name: str,
         stop: threading.Event,
+        *,
+        note: Note = lambda _name, _facts: None,
     ) -> None:
-        self._jobs, self._people, self._models = jobs, people, models
+        self._jobs, self._people, self._models, self._note = jobs, people, models, note
         self._settings, self._name, self._stop = settings, name, stop
         self.folder = settings.scratch / "jobs"
 
@@ -202,13 +206,16 @@ class Executor:
                 if task.job.state == "paused":
                     self._look()
                     self._surely(lambda: self._jobs.resumed(task))
-                self._do(task, holding)
+                frames = self._do(task, holding)
+                if frames:
+                    self._note("frames", {"count": frames})
             except Exception as error:
                 with contextlib.suppress(Lost, Stopped):
                     self._surely(partial(self._tell, task, error))
         return True
 
-    def _do(self, task: Task, holding: Holding) -> None:
+    def _do(self, task: Task, holding: Holding) -> int:
+        """Do it; says how many frames were painted."""
         folder = self.folder / task.job.id
         folder.mkdir(parents=True, exist_ok=True)
         piece = _Piece(self._jobs, self._people, self._models, self._settings, task, holding,
@@ -219,9 +226,11 @@ class Executor:
             piece.join()
             shutil.rmtree(folder, ignore_errors=True)
         elif task.job.plan["kind"] == "video":
-            piece.paint(task.part)
+            return piece.paint(task.part)
         else:
             piece.swap(task.part)
+            return 1
+        return 0
 
     def _tell(self, task: Task, error: Exception) -> None:
         """Say in the rows what became of a piece of work that was not done."""
@@ -230,6 +239,7 @@ class Executor:
         if isinstance(error, Stopped | SQLAlchemyError):
             self._jobs.released(task)
             return
+        self._note("error", {"work": "job", "error": type(error).__name__})
         if isinstance(error, Away) or _is_full(error, self._settings.scratch):
             away = error if isinstance(error, Away) else _disk_full()
             log.warning("job %s: paused: %s", task.job.id, away)
@@ -335,7 +345,8 @@ class _Piece:
         self._models = models
         self._job, self._asked = task.job, task.job.asked
         consent = self._asked.get("target_consent")
-        self._target_consent = None if consent is None else api.target_consent_of(consent)
+        note = self._asked.get("target_note", "")
+        self._target_consent = None if consent is None else Consent(consent, note)
         self._marks = Marks(**self._asked.get("marks", {}))
         self._options = media.SinkOptions(quality=self._asked.get("quality"))
 
@@ -510,15 +521,9 @@ class _Piece:
         try:
             output = work / f"output{self._suffix(target)}"
             start, end = self._asked.get("start"), self._asked.get("end")
+            self._examine(target, work)
             with open_part(target, start, end, self._models.limits) as source:
                 info = source.info
-                if (info.duration or 0.0) > self._settings.limits.seconds:
-                    raise UsageError(
-                        f"{target}: is {info.duration:.0f} s long, "
-                        f"{self._settings.limits.seconds:.0f} s are allowed"
-                    )
-                # Whether the container holds sound and subtitles is known now, not in the end.
-                media.open_sink(output, source, options=self._options, metadata={}).abort()
             if swapper.upscaler is not None:
                 swapper.upscaler.check(info.width, info.height, str(target))
             output_id = f"{new_output_id():08x}"
@@ -582,15 +587,19 @@ class _Piece:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
+    def _examine(self, target: Path, work: Path) -> None:
+        examine(
+            target,
+            work,
+            self._models.limits,
+            self._settings.limits.seconds,
+            format=self._asked.get("format"),
+            start=self._asked.get("start"),
+            end=self._asked.get("end"),
+        )
+
     def _suffix(self, target: Path) -> str:
-        """Of the result: as asked for, or that of the target where results can have it."""
-        said = self._asked.get("format")
-        if said:
-            return SUFFIXES[said]
-        suffix = target.suffix.lower().replace(".jpeg", ".jpg")
-        if media.kind_of(target) == "video":
-            return ".mov" if suffix == ".mov" else ".mp4"
-        return suffix if suffix in SUFFIXES.values() else ".png"
+        return suffix_of(target, media.kind_of(target), self._asked.get("format"))
 
     # --- the second stage ------------------------------------------------------------------------
 
@@ -623,8 +632,8 @@ class _Piece:
         self._cached(job.tracks, self._row(found["tracks"]).path)
         return job, output
 
-    def paint(self, part: Part) -> None:
-        """Paint and encode one part of a video."""
+    def paint(self, part: Part) -> int:
+        """Paint and encode one part of a video; says how many frames it has."""
         plan, swapper = self._plan(), self._swapper()
         rules, use = self._permitted(plan, "video")
         job, output = self._begun(plan, swapper)
@@ -651,6 +660,7 @@ class _Piece:
         file, stored = self._put(path, "part", path.name)
         with self._or_drop(file):
             self._surely(lambda: self._jobs.painted(self._task, file, stored, frames))
+        return frames
 
     def swap(self, part: Part) -> None:
         """Swap one picture."""

@@ -358,6 +358,7 @@ class Jobs:
             rows.execute(delete(Part).where(Part.job == job.id))
             for number, (first, end) in enumerate(spans):
                 rows.add(Part(job=job.id, number=number, first=first, end=end))
+            job.kind = str(plan["kind"])
             job.plan, job.stage, job.done, job.total = dict(plan), "paint", frames, total
             job.output_id = str(plan.get("output_id", ""))
             _on(job)

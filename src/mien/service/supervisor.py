@@ -14,8 +14,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from mien import config
 from mien.service.asking import Service, sweep
+from mien.service.jobs import Jobs
 from mien.service.settings import ServiceSettings
 from mien.service.worker import work
 
@@ -132,7 +135,16 @@ class Supervisor:
             place.due = now + wait
             log.error("a worker died (%s); another starts in %g s", place.process.exitcode, wait)
             self._service.metrics.restarts.inc()
+            self._release(place.process.name)
             place.process.close()
             place.process = None
         if place.process is None and now >= place.due:
             self._begin(place)
+
+    def _release(self, name: str) -> None:
+        """Let others go on at once with what a dead worker had; else its leases run out."""
+        service = self._service
+        settings = service.settings
+        jobs = Jobs(service.database, service.files, settings.keep, settings.lease_seconds)
+        with suppress(SQLAlchemyError):
+            jobs.abandoned(name)

@@ -5,18 +5,37 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mien import config
 from mien.errors import MienError
 from mien.service.database import Database
 from mien.service.entrance import said as said_of
+from mien.service.files import Files
+from mien.service.jobs import Jobs
 from mien.service.people import People, Watch, seal_key
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
+from mien.service.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from mien.service.answering import Answering
 
 log = logging.getLogger(__name__)
+
+Tell = Callable[[str, Any], None]
+
+POLL: Final = 0.5
+"""Seconds between two looks for something to do."""
+
+SWEEP: Final = 2.0
+"""Seconds between two looks for what expired or is over."""
+
+PATIENCE: Final = 6.0
+"""Seconds for what is being done to be given back, at the end."""
 
 
 def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.Settings) -> None:
@@ -42,6 +61,12 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
     answering = Answering(settings, chain, people, watch)
     warm(answering.swapper)
     tell("ready", answering.about())
+    threads = [
+        threading.Thread(target=act, args=(stop,), name=f"mien-{named}", daemon=True)
+        for named, act in _background(name, settings, database, answering, people, watch, tell)
+    ]
+    for thread in threads:
+        thread.start()
     try:
         while not stop.is_set():
             what, call = pipe.recv()
@@ -67,4 +92,58 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
         pass  # the server is gone
     finally:
         stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
         database.close()
+
+
+def _background(  # noqa: PLR0917
+    name: str,
+    settings: ServiceSettings,
+    database: Database,
+    answering: Answering,
+    people: People,
+    watch: Watch,
+    tell: Tell,
+) -> list[tuple[str, Callable[[threading.Event], None]]]:
+    """What is done beside calls: jobs, if they are worked on here; webhooks and what expires."""
+    from mien.service.executing import Executor, Models  # noqa: PLC0415 - OpenCV, ONNX Runtime
+
+    files = Files(settings.files_url, **settings.files_options)
+    jobs = Jobs(database, files, settings.keep, settings.lease_seconds)
+    hooks = Webhooks(database, settings.webhook_prefixes, inner=settings.inner_addresses)
+    models = Models(answering.chosen, answering.limits, watch)
+    swept = [0.0]
+
+    def work_on_jobs(stop: threading.Event) -> None:
+        executor = Executor(
+            jobs, people, models, settings, name, stop, note=lambda *said: tell("note", said)
+        )
+        _over_and_over(executor.work_once, stop, POLL)
+
+    def keep_house(stop: threading.Event) -> None:
+        executor = Executor(jobs, people, models, settings, name, stop)
+
+        def once() -> bool:
+            if time.monotonic() - swept[0] > SWEEP:
+                swept[0] = time.monotonic()
+                jobs.sweep()
+                executor.sweep()
+            return hooks.deliver_once()
+
+        _over_and_over(once, stop, POLL)
+
+    house: tuple[str, Callable[[threading.Event], None]] = ("house", keep_house)
+    return [("jobs", work_on_jobs), house] if settings.executor == "local" else [house]
+
+
+def _over_and_over(act: Callable[[], bool], stop: threading.Event, pause: float) -> None:
+    """Until the end; after a pause where there was nothing to do, or it failed."""
+    while not stop.is_set():
+        try:
+            busy = act()
+        except Exception as error:  # the database is away, or the server: both come back, or end us
+            said_of(error, "background work")
+            busy = False
+        if not busy:
+            stop.wait(pause)
