@@ -41,6 +41,7 @@ class Answering:
         chain: Of the models.
         people: Identities.
         watch: Says whose consent has ended.
+        swapper: The models, if they are loaded already.
 
     Attributes:
         swapper: The models of the settings.
@@ -48,7 +49,12 @@ class Answering:
     """
 
     def __init__(
-        self, settings: ServiceSettings, chain: config.Settings, people: People, watch: Watch
+        self,
+        settings: ServiceSettings,
+        chain: config.Settings,
+        people: People,
+        watch: Watch,
+        swapper: Swapper | None = None,
     ) -> None:
         self._settings, self._chain = settings, chain
         self._people, self._watch = people, watch
@@ -61,7 +67,7 @@ class Answering:
             photo_bytes=min(asked.photo_bytes, chain.limits.photo_bytes),
             video_bytes=min(asked.body_bytes, chain.limits.video_bytes),
         )
-        self.swapper = api.chain_of(chain, limits=self.limits)
+        self.swapper = swapper or api.chain_of(chain, limits=self.limits)
         self._others: dict[str, Swapper] = {}
 
     def __call__(self, kind: str, said: Mapping[str, Any]) -> Answer:

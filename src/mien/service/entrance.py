@@ -35,6 +35,9 @@ PICTURES: Final = ("/v1/identities", "/v1/swaps")
 UPLOADS: Final = ("/v1/jobs", "/v1/verify")
 """Where videos are sent to."""
 
+CLOSE: Final = {"Connection": "close"}
+"""Of answers to requests whose body was not read to its end."""
+
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 HEADERS: Final = (
@@ -84,7 +87,7 @@ class Entrance:
                 receive = self._measured(scope, receive)
             await self._app(scope, receive, sent)
         except Problem as problem:
-            problem.headers = {**(problem.headers or {}), "Connection": "close"}
+            problem.headers = {**(problem.headers or {}), **CLOSE}
             await answer(problem)(scope, receive, sent)
         except Exception as error:
             said(error)
@@ -185,7 +188,9 @@ class Entrance:
                 async with asyncio.timeout(idle):
                     message = await receive()
             except TimeoutError as error:
-                raise Problem(408, "slow", f"nothing came for {idle:g} s") from error
+                raise Problem(
+                    408, "slow", f"nothing came for {idle:g} s", headers=CLOSE
+                ) from error
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 more = message.get("more_body", False)
@@ -207,7 +212,11 @@ def _label(scope: Scope) -> str:
 
 def _too_large(most: int) -> Problem:
     return Problem(
-        413, "too-large", f"the body may have {most} bytes", errors=[("body", f"over {most} bytes")]
+        413,
+        "too-large",
+        f"the body may have {most} bytes",
+        errors=[("body", f"over {most} bytes")],
+        headers=CLOSE,
     )
 
 

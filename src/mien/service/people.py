@@ -192,7 +192,18 @@ def revoke(database: Database, tenant: str, which: str) -> Person | None:
         if row.revoked is not None:
             return None
         row.revoked, row.sealed, row.name, row.note = time.time(), None, "", ""
+    _forget(database)
     return row
+
+
+def _forget(database: Database) -> None:
+    """Empty SQLite's log, in which the old contents of a page would live on for a while."""
+    if database.engine.dialect.name == "sqlite":
+        connection = database.engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        finally:
+            connection.close()
 
 
 def _bound(row: Person) -> bytes:
