@@ -364,8 +364,13 @@ def test_the_first_frame_shown_is_a_swapped_one_and_not_late():
     run(Scripted(5), [screen], swapper(make=paint))
     assert paint.calls > len(screen.indices)  # warmed up before
     assert screen.swapped[0] == 1
-    assert tuple(screen.images[0][Y, X]) == COLOURS["Ada"]
+    assert near(screen.images[0][Y, X], COLOURS["Ada"])
     assert screen.ages[0] < 0.5
+
+
+def near(pixel: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    """Whether it is the colour, but for the watermark."""
+    return bool(np.abs(pixel.astype(int) - colour).max() <= 6)
 
 
 def goes(first: int, last: int) -> Callable[[int], Place]:
@@ -387,7 +392,7 @@ def test_what_is_shown_when_the_face_is_missed(on_miss):
     if on_miss == "pass":
         assert stripes > 90
     elif on_miss == "hold":
-        assert tuple(last[Y, X]) == COLOURS["Ada"]
+        assert near(last[Y, X], COLOURS["Ada"])
     elif on_miss == "blur":
         assert 0 <= stripes < 20
         assert abs(float(last.mean()) - 100) < 10
@@ -427,7 +432,7 @@ def test_in_private_those_who_are_not_meant_are_blurred():
 
     run(Striped(8), [screen], swapper(scene), look=only, private=True)
     for image in screen.images:
-        assert tuple(image[Y, 150]) == COLOURS["Ada"]
+        assert near(image[Y, 150], COLOURS["Ada"])
         assert np.abs(np.diff(image[Y, 462:498, 1].astype(int))).max() < 30
 
 
@@ -580,7 +585,7 @@ def test_a_smaller_picture_is_painted_in_the_same_places():
     pairs = stream.assign(faces, look().plan)
     done = painter(frame, faces, pairs, look(), taken=0.0, scale=2 / 3)
     assert done.frame.image.shape == (HEIGHT, WIDTH, 3)
-    assert tuple(done.frame.image[Y, X]) == COLOURS["Ada"]
+    assert near(done.frame.image[Y, X], COLOURS["Ada"])
     red = done.frame.image[:, :, 0] > 175
     rows, columns = np.nonzero(red)
     plain = Frame(picture(0), 0, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,14 +16,14 @@ import cv2
 import numpy as np
 
 from mien import policy
-from mien.errors import MediaError, Refused, UsageError
+from mien.errors import Refused, UsageError
+from mien.live.capture import Capture
 from mien.live.changing import changed, standing
 from mien.live.counting import Ages, Rate
 from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
 from mien.live.outputs import Encoded
 from mien.live.show import Look, Painter
-from mien.live.slot import Slot
 from mien.live.types import Camera, Options, Output, Shown, Statistics
 from mien.live.witness import Witness
 from mien.media import Shot
@@ -33,9 +32,6 @@ from mien.track import LIVE, TrackOptions
 from mien.types import Faces, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
-
-RETRY: Final = 0.25
-"""Seconds between two tries to open a camera that is gone."""
 
 MICRO: Final = Fraction(1, 1_000_000)
 """Seconds to a tick of the time of frames."""
@@ -95,7 +91,7 @@ class Engine:
         if swapper.upscaler is not None:
             raise UsageError("live: frames are not enlarged; leave the upscaler away")
         self.options = options or Options()
-        self._open, self._look = camera, look
+        self._look = look
         self._swapper, self._eased = eased(swapper)
         swapper = self._swapper
         self._tracking = tracking or replace(LIVE, beside=True)
@@ -112,22 +108,20 @@ class Engine:
         self._ended = threading.Event()
         self._outlets = [Outlet(output, self._wake) for output in outputs]
         self._gone: list[Outlet] = []
-        self._slot: Slot[Shot] = Slot()
+        self._capture = Capture(camera, self.options, self._stopping)
         self._threads: list[threading.Thread] = []
-        self._camera: Camera | None = None
         self._failure: BaseException | None = None
         self._witness: Witness | None = None
         self._ladder = Ladder(len(self._steps), 1 / 30)
         self._size = (0, 0)
         self._fps = 30.0
-        self._in, self._out, self._work = Rate(), Rate(), Ages()
+        self._out, self._work = Rate(), Ages()
         self._following, self._painting = Ages(), Ages()
         self._pending: _Followed | None = None
         self._paints_since: float | None = None
         self._all_followed = False
-        self._own: deque[float] = deque(maxlen=30)
         self._dropped = self._swapped = self._late = self._missed = 0
-        self._faces = self._recovered = 0
+        self._faces = 0
         self._index = -1
         self._turns: AbstractContextManager[None] | None = None
 
@@ -145,7 +139,7 @@ class Engine:
         self._turns = brisk()
         self._turns.__enter__()
         try:
-            camera = self._camera = self._open()
+            camera = self._capture.open()
             self._fps = self.options.fps or camera.fps or 30.0
             self._ladder.interval = 1 / self._fps
             self._prepare([rule.identity for rule in self._look.plan.rules])
@@ -159,9 +153,9 @@ class Engine:
             self._run.end("failed", error=type(error).__name__)
             self._close()
             raise
-        for work in (self._capture, self._follow, self._paint):
+        for work in (self._capture.run, self._follow, self._paint):
             thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
-            thread.name = f"mien{work.__name__}"
+            thread.name = f"mien-{work.__name__.strip('_')}"
             thread.start()
             self._threads.append(thread)
 
@@ -280,16 +274,17 @@ class Engine:
         step = self._ladder.step
         ages = (outputs[0].age_p50, outputs[0].age_p95) if outputs else (0.0, 0.0)
         (work,) = self._work.all(50) if whole else self._work.recent(50)
+        taken = self._capture.rate
         providers = dict.fromkeys(p for _, p in self._swapper.models.values())
         return Statistics(
-            fps_in=self._in.all() if whole else self._in.recent(),
+            fps_in=taken.all() if whole else taken.recent(),
             fps_out=self._out.all() if whole else self._out.recent(),
             age_p50=ages[0],
             age_p95=ages[1],
-            dropped=self._dropped + self._slot.replaced,
+            dropped=self._dropped + self._capture.refused + self._capture.slot.replaced,
             swapped=self._swapped,
             provider="+".join(providers),
-            frames_in=self._in.count,
+            frames_in=taken.count,
             frames_out=self._out.count,
             late=self._late,
             missed=self._missed,
@@ -297,71 +292,23 @@ class Engine:
             step=step,
             step_name=self._steps[step].name,
             steps_down=self._ladder.downs,
-            recovered=self._recovered,
+            recovered=self._capture.recovered,
             cosine=None if self._witness is None else self._witness.result(),
             work_ms=work,
             outputs=outputs,
-            seconds=round(self._in.seconds, 3),
+            seconds=round(taken.seconds, 3),
         )
-
-    # --- capture -----------------------------------------------------------------------------
-
-    def _capture(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._shoot()
-            except MediaError as error:
-                if not self.options.reopen:
-                    raise
-                log.warning("%s", error)
-            if not self.options.reopen or not self._reopen():
-                break
-        self._slot.close(keep=True)
-
-    def _shoot(self) -> None:
-        camera, ends = self._camera, self.options.duration
-        if camera is None:
-            return
-        for shot in camera:
-            now = time.monotonic()
-            if self._stopping.is_set():
-                return
-            self._in.add()
-            if ends is not None and self._in.seconds >= ends:
-                self._dropped += 1
-                self._stopping.set()
-                return
-            self._own.append(now - shot.time)
-            self._slot.put(shot)
-
-    def _reopen(self) -> bool:
-        """Try until the camera is back; False if the engine stops meanwhile."""
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
-        if not self._stopping.is_set():
-            log.warning("the camera is gone; waiting for it")
-        while not self._stopping.wait(RETRY):
-            try:
-                camera = self._open()
-            except MediaError as error:
-                log.debug("%s", error)
-                continue
-            self._camera = camera
-            self._recovered += 1
-            log.warning("%s: the camera is back", camera.name)
-            return True
-        return False
 
     # --- swap --------------------------------------------------------------------------------
 
     def _follow(self) -> None:
         """Find the faces of frames, one frame ahead of the painting."""
+        slot = self._capture.slot
         try:
             while self._await_painter():
-                shot = self._slot.take(0.2)
+                shot = slot.take(0.2)
                 if shot is None:
-                    if self._slot.closed:
+                    if slot.closed:
                         break
                 elif time.monotonic() - shot.time > self._limit():
                     self._dropped += 1
@@ -400,7 +347,7 @@ class Engine:
         outlets = [o for o in self._outlets if o.alive]
         encode = min((_usual(o.spent.last(20)) for o in outlets), default=0.0)
         expected = _usual(self._work.last(20)) + encode
-        freshest = min(list(self._own), default=0.0) + 1.5 / self._fps
+        freshest = self._capture.freshest() + 1.5 / self._fps
         return max(self.options.max_latency - expected, freshest)
 
     def _await_painter(self) -> bool:
@@ -556,7 +503,7 @@ class Engine:
         except BaseException as error:
             self._failure = self._failure or error
             self._stopping.set()
-            self._slot.close()
+            self._capture.slot.close()
             self._wake()
         if work == self._paint or self._failure is not None:
             self._ended.set()
@@ -568,13 +515,11 @@ class Engine:
     def _close(self) -> None:
         self._stopping.set()
         self._wake()
-        camera = self._camera
-        if camera is not None:
-            camera.close()
+        self._capture.close()
         for thread in self._threads:
             thread.join(10)
         self._threads.clear()
-        self._slot.close()
+        self._capture.slot.close()
         if self._pending is not None:  # followed, and not painted any more
             self._pending = None
             self._dropped += 1
