@@ -1,8 +1,8 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu`` or
-``browser``. Tests of training need torch, which only those install who train: without it they
-are left out, and the header says so.
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``,
+``browser`` or ``ray``. Tests of training need torch, which only those install who train: without
+it they are left out, and the header says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from serviceserver import Running
+
     from mien.pipeline import Swapper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +58,16 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Each test has a folder of its own for what mien keeps, and no keyring."""
     monkeypatch.setenv("MIEN_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+
+@pytest.fixture(scope="module")
+def without_watermark() -> Iterator[None]:
+    """For pictures that are compared to the level: every output has a watermark of its own."""
+    from mien.provenance.watermark import Watermark
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watermark, "write", lambda *_: None)
+        yield
 
 
 @pytest.fixture
@@ -103,7 +115,7 @@ def swapper() -> Swapper:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     report = yield
-    if not any(item.get_closest_marker(name) for name in ("gpu", "browser")):
+    if not any(item.get_closest_marker(name) for name in ("gpu", "browser", "ray")):
         _refuse_skip(report)
     return report
 
@@ -119,3 +131,14 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which MIEN_TEST_NO_SKIPS forbids: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A real ``mien serve`` for all tests that leave it as it is; keys of ``ann`` and ``bob``."""
+    from serviceserver import serving
+
+    folder = tmp_path_factory.mktemp("service")
+    more = {"MIEN_HOME": str(folder / "home")}
+    with serving(folder, quotas="calls=0 jobs=1000", inner_addresses="1", environment=more) as made:
+        yield made

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +43,14 @@ from mien.cli.options import (
 )
 from mien.cli.terminal import Terminal
 from mien.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mien.api import Result
+    from mien.config import Settings
+    from mien.scale import Pool
+    from mien.types import SwapPlan
 
 
 def swap(  # noqa: PLR0915, PLR0917
@@ -140,6 +149,16 @@ def swap(  # noqa: PLR0915, PLR0917
         Path | None,
         typer.Option(metavar="FILE", help="Where the faces are, from 'mien faces --tracks'."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on a Ray cluster; 'local' starts one here."),
+    ] = None,
+    ray_actors: Annotated[
+        int, typer.Option(min=0, help="Workers there; default: as many as there is room for.")
+    ] = 0,
+    ray_threads: Annotated[
+        int, typer.Option(min=0, help="Cores of each worker; 0 for all of its machine.")
+    ] = 1,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -257,17 +276,60 @@ def swap(  # noqa: PLR0915, PLR0917
             "resume": resume,
             "swapper": swapper,
         }
-        results = []
-        with terminal.progress() as progress:
-            if target.is_dir():
-                for result in api.swap_folder(target, plan, output, progress=progress, **common):
+        with ExitStack() as stack:
+            pool = None
+            if ray is not None:
+                pool = stack.enter_context(_pool(settings, ray, ray_actors, ray_threads))
+            progress = stack.enter_context(terminal.progress())
+            results = []
+            for result in _results(pool, target, plan, output, tracks, progress, common):
+                if target.is_dir():
                     terminal.one_of_many(result)
-                    results.append(result)
-            else:
-                shown = None if progress is None else partial(progress, target)
-                results.append(
-                    api.swap(target, plan, output, progress=shown, tracked=tracks, **common)
-                )
+                results.append(result)
         return terminal.summary(results, swapper, many=target.is_dir())
 
     return terminal.run(work)
+
+
+def _results(  # noqa: PLR0917
+    pool: Pool | None,
+    target: Path,
+    plan: SwapPlan,
+    output: Path,
+    tracks: Path | None,
+    progress: Callable[[Path, int, int | None], None] | None,
+    common: dict[str, Any],
+) -> Iterator[Result]:
+    """Here or on a pool, a file or a folder."""
+    from mien import api
+
+    if target.is_dir() and pool is None:
+        yield from api.swap_folder(target, plan, output, progress=progress, **common)
+        return
+    if pool is not None:
+        from mien import scale
+
+        if target.is_dir():
+            del common["workers"]
+            yield from scale.swap_folder(pool, target, plan, output, progress=progress, **common)
+            return
+        common["painting"] = partial(scale.paint_parts, pool)
+    shown = None if progress is None else partial(progress, target)
+    yield api.swap(target, plan, output, progress=shown, tracked=tracks, **common)
+
+
+def _pool(settings: Settings, address: str, actors: int, threads: int) -> Pool:
+    """Workers on a Ray cluster, which start while faces are followed here.
+
+    Raises:
+        UsageError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        from mien.scale import Pool
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise UsageError("--ray: Ray is not installed; pip install 'mien[scale]'") from error
+    pool = Pool(settings, address, actors=actors, threads=threads)
+    pool.begin()
+    return pool
