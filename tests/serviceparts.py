@@ -103,3 +103,16 @@ def _work(pipe: Any, answer: Answer) -> None:
                 pipe.send(("done", found))
     except (EOFError, OSError):
         pass
+
+
+def real(swapper: Any) -> Callable[[Service], Answer]:
+    """What a worker does, with models that are loaded already."""
+    from mien.service.answering import Answering
+    from mien.service.people import People, Watch, seal_key
+
+    def answer(service: Service) -> Answer:
+        people = People(service.database, seal_key(service.settings))
+        watch = Watch(service.database, every=0.05)
+        return Answering(service.settings, service.chain, people, watch, swapper)
+
+    return answer

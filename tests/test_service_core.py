@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("fastapi")
 
-import httpx  # noqa: E402
+import httpx
+
 import serviceparts
 from mien.errors import NoFace, UsageError
 from mien.service import settings as settings_
