@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from serviceserver import Running
-
     from mien.pipeline import Swapper
+    from serviceserver import Running
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_SKIPS = os.environ.get("MIEN_TEST_NO_SKIPS") == "1"
