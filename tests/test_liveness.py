@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,13 +20,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien import cli, home, identity
+from mien import cli, home, identity, policy
 from mien.bench import face as drawing
-from mien.errors import Refused
+from mien.errors import Refused, UsageError
 from mien.identity import Store, challenge
 from mien.identity.challenge import MOTIONS, Challenge, Pose, Seen, draw
 from mien.media import camera
+from mien.media.jpeg import decode_jpeg, encode_jpeg
+from mien.pipeline import Swapper
+from mien.serve import BrowserOutput, PageOptions, protocol
+from mien.serve.control import People
+from mien.serve.enrolling import Enrolment, Tell
 from mien.types import Consent, Frame
+from pageserver import Inverted
+from synthetic import identity as drawn
+from test_serve import Client, request
 
 ORDERS = [o for o in permutations(MOTIONS, 3) if {"mouth", "eyes"} & set(o)]
 PAUSES = (0.7, 0.7, 0.7, 0.7)
@@ -417,8 +428,6 @@ def test_enrolled_before_a_camera(recording, mien, set_policy):
 
     # The policy that binds 'self' to the check takes this identity, and no photo.
     set_policy("self_liveness = true\n")
-    from mien import policy
-
     policy.load().permit([person], policy.Use("photo"))
     with pytest.raises(Refused, match="self_liveness = true"):
         policy.load().permit([replace(person, consent=Consent("self"))], policy.Use("photo"))
@@ -471,6 +480,134 @@ def test_a_still_photo_is_refused(mien, tmp_path):
     assert Store.open().list() == ()
 
 
+def test_enrolled_on_the_page(recording, swapper, monkeypatch):
+    monkeypatch.setattr(challenge, "draw", lambda source=None: (ASKED, (0.7,) * 4))
+    told: list[dict[str, object]] = []
+    people = People([])
+    enrol = Enrolment(swapper, "anna", told.append, people.add)
+    for frame, time in camera.FileCamera(recording)._frames():
+        shown = enrol(frame, 100 + time)
+        assert not shown.marked.frame.image.any()  # nothing of the person is sent back
+    assert told[-1]["state"] == "passed", told[-1]
+    prompts = [str(words["prompt"]) for words in told]
+    assert "a hurdle, not a proof" in prompts[0]
+    assert [p for p in prompts if p in challenge.PROMPTS.values()] == [
+        challenge.PROMPTS[step] for step in ASKED
+    ]
+    assert [e.verified for e in Store.open().list()] == ["liveness"]
+    assert people["anna"].consent.record == Store.open().show("anna").record
+    with pytest.raises(UsageError, match="is an identity already"):
+        Enrolment(swapper, "anna", told.append, people.add)
+
+    monkeypatch.setattr(challenge, "draw", lambda source=None: (ASKED[::-1], (0.7,) * 4))
+    enrol = Enrolment(swapper, "ben", told.append, people.add)
+    for frame, time in camera.FileCamera(recording)._frames():
+        enrol(frame, 100 + time)
+    assert told[-1]["state"] == "failed"
+    assert "rule consent.liveness" in str(told[-1]["prompt"])
+    assert (len(Store.open().list()), list(people)) == (1, ["anna"])
+
+
+def page(swapper: Swapper, **options: object) -> BrowserOutput:
+    def enrol(name: str, tell: Tell) -> Enrolment:
+        return Enrolment(swapper, name, tell, lambda _: None)
+
+    return BrowserOutput(PageOptions(port=0, **options), perform=Inverted, enrol=enrol)
+
+
+def test_the_socket_asks_and_refuses(recording, swapper):
+    first = next(iter(camera.FileCamera(recording)._frames()))[0].image
+    output = page(swapper)
+    try:
+        assert json.loads(request(output.url, "/about")[1])["enrol"] is True
+        with Client(output.url, "camera", enrol="anna") as client:
+            words = client.words("enrolment")
+            assert (words["state"], words["done"], words["steps"]) == ("running", 0, 3)
+            assert challenge.LOOK in words["prompt"]
+            header = protocol.Header(1, 1, 0, 360, 360)
+            client.socket.send(protocol.pack(header, encode_jpeg(first, 85)))
+            assert not decode_jpeg(bytes(client.picture()[2]), max_pixels=10**6).any()
+        with Client(output.url, "camera", enrol="../anna") as client:
+            assert "cannot be the name" in client.error()[0]
+        with Client(output.url, "view", enrol="anna") as client:
+            assert "by its camera" in client.error()[0]
+    finally:
+        output.close()
+    assert Store.open().list() == ()
+
+
+def test_other_machines_enrol_nobody(swapper):
+    token = "a-token-that-is-long-enough"
+    output = page(swapper, host="0.0.0.0", token=token)
+    url = output.url.replace("0.0.0.0", "127.0.0.1")
+    try:
+        assert json.loads(request(url.partition("#")[0], "/about")[1])["enrol"] is False
+        with Client(url, "camera", token=token, enrol="anna") as client:
+            assert "on the machine that serves the page" in client.error()[0]
+    finally:
+        output.close()
+    with pytest.raises(UsageError, match="nobody can enrol there"):
+        PageOptions("0.0.0.0", token=token, enrol=True)
+
+
+@pytest.mark.browser
+def test_enrolling_with_the_keyboard_in_a_browser(swapper, monkeypatch, tmp_path):
+    named = os.environ.get("MIEN_TEST_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium here")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright here")
+    monkeypatch.setattr(challenge, "draw", lambda source=None: (ASKED, (0.7,) * 4))
+    clip = tmp_path / "camera.y4m"
+    with clip.open("wb") as file:
+        file.write(b"YUV4MPEG2 W360 H360 F10:1 Ip A1:1 C420jpeg\n")
+        for image in frames(ASKED):
+            planes = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+            file.write(b"FRAME\n" + planes.to_ndarray().tobytes())
+    output = page(swapper)
+    try:
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=found,
+                args=[
+                    "--no-sandbox",
+                    "--use-fake-ui-for-media-stream",
+                    "--use-fake-device-for-media-stream",
+                    f"--use-file-for-fake-video-capture={clip}",
+                ],
+            )
+            tab = browser.new_page()
+            errors: list[str] = []
+            tab.on("pageerror", lambda error: errors.append(str(error)))
+            tab.goto(output.url)
+            tab.wait_for_selector("body[data-ready]")
+            tab.check("#accepted")
+            tab.focus("#enrol-name")
+            tab.keyboard.type("anna")
+            tab.keyboard.press("Tab")
+            tab.keyboard.press("Space")
+            tab.keyboard.press("Tab")
+            for _ in range(3):  # the camera plays on without hearing what is asked
+                tab.keyboard.press("Enter")
+                tab.wait_for_selector("#prompt[role=alert]:not(:empty)")
+                assert tab.is_visible(".mirror")
+                assert tab.is_hidden("#enrol")
+                tab.wait_for_selector("#prompt", state="hidden", timeout=60_000)
+                said = tab.inner_text("#message")
+                assert tab.is_visible("#enrol")
+                assert tab.evaluate("document.querySelector('.mirror')") is None
+                if said.startswith("Kept as anna"):
+                    break
+                assert "rule consent.liveness" in said
+                tab.focus("#enrol-go")
+            browser.close()
+            assert not errors
+    finally:
+        output.close()
+    assert said.startswith("Kept as anna")
+    assert [(e.name, e.verified) for e in Store.open().list()] == [("anna", "liveness")]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -495,10 +632,6 @@ def test_before_a_camera_people_enrol_themselves(recording, mien):
 
 def test_the_check_cannot_be_claimed_in_the_file():
     """Whether somebody stood before a camera is sealed with the person."""
-    import sqlite3
-
-    from synthetic import identity as drawn
-
     store = Store.open()
     entry = store.add(replace(drawn(), consent=Consent("self")))
     with sqlite3.connect(store.path) as db:

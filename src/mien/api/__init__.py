@@ -6,7 +6,7 @@ The command line calls these and nothing below them. Every function that needs t
 
 from __future__ import annotations
 
-from mien.api.camera import enrol_live
+from mien.api.camera import HINTS, enrol_live
 from mien.api.denying import allow_person, deny_person, export_denied, import_denied
 from mien.api.files import FileProgress, Progress, check_output, list_media
 from mien.api.listing import Listing, Person, list_faces, list_people, write_faces
@@ -31,6 +31,7 @@ from mien.api.swapping import swap, swap_folder, swap_image
 from mien.api.verifying import verify
 
 __all__ = [
+    "HINTS",
     "FileProgress",
     "Listing",
     "Painting",

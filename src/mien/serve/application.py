@@ -89,6 +89,7 @@ def application(hub: Hub) -> FastAPI:
             "browser_cameras": hub.options.sessions > 0,
             "token": bool(hub.options.token),
             "webrtc": hub.options.webrtc,
+            "enrol": hub.options.enrol,
         }
         return _said(words)
 

@@ -120,6 +120,10 @@ class People(Mapping[str, Identity]):
     def __len__(self) -> int:
         return len(self._people)
 
+    def add(self, person: Identity) -> None:
+        """Let somebody else be chosen, too."""
+        self._people[person.name] = person
+
     def drop_ended(self) -> None:
         """Drop those whose consent has ended."""
         for name, person in list(self._people.items()):

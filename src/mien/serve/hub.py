@@ -306,6 +306,10 @@ class Hub:
             raise UsageError("the token is missing or wrong; open the address that mien printed")
         if not hello.accepted:
             raise UsageError("the notice on consent has to be accepted before the start")
+        if hello.enrol:
+            if hello.role != "camera" or not self.options.enrol:
+                raise UsageError("people enrol on the machine that serves the page, by its camera")
+            client.about["enrol"] = hello.enrol
         client.metadata, client.pictures = hello.metadata, hello.pictures
         if hello.role == "camera":
             self._open_session(client)
@@ -353,7 +357,8 @@ class Hub:
         self._serial += 1
         client.session, client.serial = min(free), self._serial
         self._sessions[client.session] = client
-        self.link.send("open", session=client.session, serial=client.serial, about=client.about)
+        about = client.about | {"session": client.session}
+        self.link.send("open", session=client.session, serial=client.serial, about=about)
 
     def _leave(self, client: Client) -> None:
         client.ticket = ""

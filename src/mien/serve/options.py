@@ -78,6 +78,7 @@ class PageOptions:
         webrtc: Whether browsers may connect by WebRTC; needs aiortc.
         peers: WebRTC connections at a time.
         ice: STUN and TURN servers; none are asked unless they are named.
+        enrol: Whether people may enrol on the page; only where no other machine reaches it.
 
     Raises:
         UsageError: Other machines could reach the page without a token, or a value is out of
@@ -94,10 +95,13 @@ class PageOptions:
     webrtc: bool = True
     peers: int = 16
     ice: tuple[IceServer, ...] = ()
+    enrol: bool = False
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
             raise UsageError(f"{self.host}: other machines reach it, so a token is needed")
+        if self.enrol and not is_loopback(self.host):
+            raise UsageError(f"{self.host}: other machines reach it, so nobody can enrol there")
         if self.token and len(self.token) < TOKEN_LETTERS:
             raise UsageError(f"the token has {len(self.token)} letters, {TOKEN_LETTERS} are needed")
         ranges = {

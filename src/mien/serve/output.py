@@ -18,8 +18,9 @@ from mien.live.types import Shown
 from mien.media import Sound
 from mien.pipeline import Swapper
 from mien.serve import pictures, protocol
-from mien.serve.control import Performance
+from mien.serve.control import People, Performance
 from mien.serve.encoding import Encodings, Voice
+from mien.serve.enrolling import Enrolment, Tell
 from mien.serve.options import Boxes, PageOptions, is_loopback
 from mien.serve.packets import KEY, OPUS, SWAPPED, TICKS, Packet, Packets
 from mien.serve.process import serve
@@ -70,6 +71,7 @@ class BrowserOutput:
     Args:
         options: Where to listen, and limits.
         perform: Makes what swaps the pictures of one browser camera; None takes no such cameras.
+        enrol: Makes what enrols who is before one, from a name; None enrols nobody.
         sound: What is heard beside the server's camera; None for a silent picture.
 
     Attributes:
@@ -86,9 +88,12 @@ class BrowserOutput:
         options: PageOptions | None = None,
         *,
         perform: Callable[[], Perform] | None = None,
+        enrol: Callable[[str, Tell], Perform] | None = None,
         sound: Sound | None = None,
     ) -> None:
         self.options = options or PageOptions()
+        self._perform, self._enrol = perform, enrol
+        self.options = replace(self.options, enrol=enrol is not None and self.local)
         if perform is None:
             self.options = replace(self.options, sessions=0)
         self._controls: Controls | None = None
@@ -132,7 +137,7 @@ class BrowserOutput:
             self._link,
             self._packets,
             self._boxes,
-            perform=None if perform is None else lambda _: perform(),
+            perform=None if perform is None else self._made,
             quality=self.options.quality,
         )
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
@@ -143,6 +148,19 @@ class BrowserOutput:
         self._hearing = threading.Thread(target=self._hear, name="mien-page", daemon=True)
         self._hearing.start()
         self._tell_state(camera=False)
+
+    def _made(self, about: Mapping[str, Any]) -> Perform:
+        """What looks at the pictures of a browser camera, by what is said of it."""
+        assert self._perform is not None
+        name = about.get("enrol")
+        if not name or self._enrol is None:
+            return self._perform()
+        session = about["session"]
+
+        def tell(words: dict[str, Any]) -> None:
+            self._link.send("answer", session=session, words={"kind": "enrolment", **words})
+
+        return self._enrol(name, tell)
 
     def _wait(self, poll: Callable[[float], bool]) -> int:
         if not poll(START_SECONDS):
@@ -326,8 +344,16 @@ def browser_output(
     prepare: Any = getattr(swapper.generate, "prepare", None)
     for person in people.values() if prepare is not None else ():
         prepare(person)
+
+    def kept(person: Identity) -> None:
+        if isinstance(people, People):
+            if prepare is not None:
+                prepare(person)
+            people.add(person)
+
     return BrowserOutput(
         options,
         perform=lambda: Performance(swapper, look, people, private=private, tracking=tracking),
+        enrol=lambda name, tell: Enrolment(swapper, name, tell, kept),
         sound=sound,
     )

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mien.errors import UsageError
+from mien.identity.records import LONGEST_NAME
 
 MAGIC: Final = b"MIEN"
 VERSION: Final = 1
@@ -158,6 +159,7 @@ class Hello(_Message):
         token: What the server asks for where it listens to other machines.
         metadata: Boxes, points and poses are wanted beside the picture.
         pictures: They are to be sent here; False for who gets them by WebRTC.
+        enrol: In the role ``camera``: who is before it is enrolled under this name.
     """
 
     type: Literal["hello"]
@@ -166,6 +168,7 @@ class Hello(_Message):
     token: str = Field("", max_length=256)
     metadata: bool = False
     pictures: bool = True
+    enrol: str = Field("", max_length=LONGEST_NAME)
 
 
 class Ack(_Message):

@@ -53,6 +53,7 @@ async function about() {
     $("way").value = "socket";
     for (const option of $("way").options) option.disabled = option.value !== "socket";
   } else if (hash.get("way")) $("way").value = hash.get("way");
+  $("enrol").hidden = !known.enrol;
   $("accepted").checked = localStorage.getItem("mien-accepted") === "yes";
   document.body.classList.toggle("only", hash.has("only"));
   showRows();
@@ -97,6 +98,44 @@ async function start() {
     error: (message) => say(`${message[0].toUpperCase()}${message.slice(1)}.`),
     closed: stop,
     picture: (picture) => draw(picture, role),
+  });
+}
+
+/** Enrol who is before this browser's camera: the server says what to do and looks whether it is done. */
+async function enrol() {
+  if (connection) return;
+  say("");
+  if (!$("accepted").checked) return say("Please read the notice above and agree to it first.");
+  $("enrol-go").disabled = true;
+  try {
+    camera = await openCamera();
+  } catch (error) {
+    $("enrol-go").disabled = false;
+    return say(`The camera cannot be opened: ${error.message}.`);
+  }
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`;
+  const hello = { role: "camera", accepted: true, token, enrol: $("enrol-name").value };
+  connection = new Connection(url, hello, {
+    welcome: () => {
+      running(true);
+      $("settings").hidden = true;
+      document.body.classList.add("enrolling");
+      camera.own.className = "mirror";
+      camera.own.setAttribute("aria-label", "Your camera, as in a mirror");
+      $("stage").append(camera.own);
+      camera.run(connection);
+    },
+    enrolment: ({ state, prompt, done, steps }) => {
+      const text = `${prompt[0].toUpperCase()}${prompt.slice(1)}.`;
+      document.body.dataset.enrolment = state;
+      $("prompt").textContent = state === "running" ? `${done} of ${steps} done. ${text}` : "";
+      if (state === "running") return;
+      stop();
+      say(text);
+    },
+    error: (message) => say(`${message[0].toUpperCase()}${message.slice(1)}.`),
+    closed: stop,
+    picture: (picture) => camera?.returned(picture.frame),
   });
 }
 
@@ -159,8 +198,10 @@ function stop() {
 function running(on) {
   $("start").hidden = on;
   $("settings").hidden = $("stop").hidden = !on;
-  $("go").disabled = false;
+  $("go").disabled = $("enrol-go").disabled = false;
   document.body.classList.toggle("running", on);
+  document.body.classList.remove("enrolling");
+  $("prompt").textContent = "";
   if (!on) show("socket");
   $("figures").textContent = "";
   (on ? $("stop") : $("go")).focus();
@@ -239,6 +280,7 @@ async function openCamera() {
 
   return {
     stream,
+    own,
     returned: (number) => { away = away.filter((n) => n > number); },
     run(to) {
       const each = (now, data) => {
@@ -257,6 +299,7 @@ async function openCamera() {
       going = false;
       for (const track of stream.getTracks()) track.stop();
       own.srcObject = null;
+      own.remove();
     },
   };
 }
@@ -307,6 +350,7 @@ function showSettings({ values, choices }) {
 $("start").addEventListener("submit", (event) => { event.preventDefault(); start(); });
 $("start").addEventListener("change", showRows);
 $("settings").addEventListener("submit", (event) => event.preventDefault());
+$("enrol").addEventListener("submit", (event) => { event.preventDefault(); enrol(); });
 $("stop").addEventListener("click", stop);
 $("sound").addEventListener("change", () => { video.muted = !$("sound").checked; });
 addEventListener("pagehide", stop);
