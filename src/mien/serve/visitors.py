@@ -228,16 +228,8 @@ class Visitors:
     def _send_all(self) -> None:
         while (session := self._made.get()) is not None:
             with self._sending:
-                visit = self._visits.get(session)
-                if visit is None or visit.made is None:
-                    continue
-                (shown, header, decoded), visit.made = visit.made, None
                 try:
-                    if decoded:
-                        self._send_video(visit, shown, header.captured)
-                    else:
-                        self._send_picture(session, shown, header)
-                    self._tell(session, visit, shown)
+                    self._send(session)
                 except MienError as error:
                     if isinstance(error, Gone):
                         return
@@ -245,6 +237,18 @@ class Visitors:
                 except Exception:
                     log.exception("a picture could not be encoded")
                     self._say(session, "error", message="the picture could not be encoded")
+
+    def _send(self, session: int) -> None:
+        # In a function of its own, so that nothing is held of a camera that is gone.
+        visit = self._visits.get(session)
+        if visit is None or visit.made is None:
+            return
+        (shown, header, decoded), visit.made = visit.made, None
+        if decoded:
+            self._send_video(visit, shown, header.captured)
+        else:
+            self._send_picture(session, shown, header)
+        self._tell(session, visit, shown)
 
     def _tell(self, session: int, visit: _Visit, shown: Shown) -> None:
         """Count what was sent; twice a second the server's process is told."""

@@ -23,12 +23,24 @@ from mien.service.files import Files
 from mien.service.limits import Rates
 from mien.service.metrics import Metrics
 from mien.service.problems import Details, Problem, answer
-from mien.service.routes import health, identities, jobs, metrics, models, policy, swaps, verify
+from mien.service.routes import (
+    health,
+    identities,
+    jobs,
+    live,
+    metrics,
+    models,
+    policy,
+    swaps,
+    verify,
+)
 from mien.service.settings import ServiceSettings
 
 PREFIX: Final = "/v1"
 
-MODULES: Final[tuple[Any, ...]] = (identities, swaps, jobs, verify, models, policy, health, metrics)
+MODULES: Final[tuple[Any, ...]] = (
+    *(identities, swaps, jobs, live, verify, models, policy, health, metrics),
+)
 """All routes. A module has a ``router`` and may have ``PREFIX``, else it is under ``/v1``. With
 ``ended(service, tenant, identity)`` it stops and removes what rests on an identity that is
 revoked; see :data:`mien.service.asking.Ended`."""
