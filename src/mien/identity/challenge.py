@@ -44,7 +44,7 @@ DONE: Final[dict[Motion, str]] = {
 
 # What counts as a motion, measured from the person's own rest: scripts/measure_liveness.py.
 TURN: Final = 18.0
-"""Degrees of the mesh's yaw; the mesh shows about two thirds of a real turn."""
+"""Degrees of the mesh's yaw; it shows about six tenths of the turn of a drawn head."""
 
 LIFT: Final = 14.0
 """Degrees by which the line from forehead to chin leans back."""
