@@ -630,7 +630,7 @@ def test_embedder(run, add, right, tmp_path: Path, like: str, batch: int | str, 
     assert (summary["faces"], summary["swapped"]) == (1, 1)
     change = np.abs(made.astype(int) - photo())
     assert change[260:450, 580:740].mean() > 3  # the face on the right
-    assert not change[180:480, 170:440].any()  # and not that on the left
+    assert change[180:480, 170:440].max() <= 5  # and not that on the left, but for the watermark
 
 
 # --- wrong pairings -----------------------------------------------------------------------------

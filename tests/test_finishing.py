@@ -15,7 +15,6 @@ from material import PHOTO, PORTRAIT, environment, mien, pan, write_clip
 from mien import api, config, enhance, media, pipeline, segment, upscale
 from mien.errors import UsageError
 from mien.provenance import Marker
-from mien.provenance.watermark import Watermark
 from mien.types import Consent, Frame, Rect, Rule, SwapPlan
 from test_enhance import adding, codeformer
 from test_enhance import identity as same
@@ -27,12 +26,7 @@ from tinynets import card, shelf
 SWAP = ("swap", "-s", PORTRAIT, "--consent", "synthetic")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_watermark():
-    """Pictures are compared to the level here, and every output has an id of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Watermark, "write", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("without_watermark")
 
 
 @pytest.fixture(scope="module")

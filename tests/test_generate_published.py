@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -24,6 +25,8 @@ from mien.errors import ModelError, ModelNotFound, UsageError
 from mien.generate import networks, sources, swapping
 from mien.types import Face, Frame, Identity, Patch, Portrait, Rule, SwapPlan
 from mien.zoo import adding
+
+pytestmark = pytest.mark.usefixtures("without_watermark")
 
 ARCFACE_V1 = np.array(
     [(0.35473214, 0.45658929), (0.64526786, 0.45658929), (0.5, 0.61154464),
@@ -422,10 +425,10 @@ def test_files_of_one_person_come_in_many_sizes(tmp_path: Path, folder: Folder):
 
 
 def render(made_by, image: np.ndarray, faces: list[Face], **how: Any) -> np.ndarray:
-    stages = pipeline.Swapper(None, None, None, made_by, {})  # type: ignore[arg-type]
+    blind = SimpleNamespace(quick=None, thorough=None)
+    stages = pipeline.Swapper(blind, None, None, made_by, {})  # type: ignore[arg-type]
     who = synthetic.identity()
-    stream = pipeline.Stream.__new__(pipeline.Stream)
-    stream.swapper, stream.times = stages, pipeline.Times()
+    stream = pipeline.Stream(stages)
     frame = Frame(image.copy())
     stream.render(frame, [(f, who) for f in faces], SwapPlan((Rule(who),), **how))
     assert frame.dirty or not faces
