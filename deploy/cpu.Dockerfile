@@ -35,14 +35,17 @@ RUN apt-get update \
  && install -d -m 0700 -o mien -g mien /var/lib/mien /var/cache/mien
 COPY --from=build /opt/mien /opt/mien
 # The root file system may be read-only: what is written goes to /var/lib/mien (kept),
-# /var/cache/mien and /tmp (both may vanish).
+# /var/cache/mien and /tmp (both may vanish). ONNX Runtime would keep an id of the machine, and it and
+# Ray report to their makers.
 ENV PATH=/opt/mien/bin:$PATH \
     HOME=/var/lib/mien \
     MIEN_HOME=/var/lib/mien/home \
     MIEN_SERVE_HOST=0.0.0.0 \
     MIEN_SERVE_PORT=8000 \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
     XDG_CACHE_HOME=/var/cache/mien
 WORKDIR /var/lib/mien
 USER 10001:10001

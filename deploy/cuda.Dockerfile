@@ -39,6 +39,7 @@ RUN apt-get update \
 COPY --from=build /opt/mien /opt/mien
 # The root file system may be read-only: what is written goes to /var/lib/mien (kept),
 # /var/cache/mien and /tmp (both may vanish). Without a GPU mien says so and ends.
+# ONNX Runtime would keep an id of the machine, and it and Ray report to their makers.
 ENV PATH=/opt/mien/bin:$PATH \
     HOME=/var/lib/mien \
     MIEN_HOME=/var/lib/mien/home \
@@ -47,8 +48,10 @@ ENV PATH=/opt/mien/bin:$PATH \
     MIEN_SERVE_PORT=8000 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     NVIDIA_VISIBLE_DEVICES=all \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    RAY_USAGE_STATS_ENABLED=0 \
     XDG_CACHE_HOME=/var/cache/mien
 WORKDIR /var/lib/mien
 USER 10001:10001

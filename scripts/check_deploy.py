@@ -11,8 +11,10 @@ rendering against kubectl's, where there is a kubectl (1.27 or newer). What is n
 named, and then the exit status is 1 only with --all.
 
 Set-up: the RUN commands of the first stage of a Dockerfile run in an empty folder with a clean
-environment, on copies of what the Dockerfile copies; then `mien doctor` of what was installed
-runs. Paths in it are replaced; nothing outside the folder is written.
+environment, on copies of what the Dockerfile copies; then the server runs with the image's
+environment and entry point until it is ready, its health check is asked, and it is sent SIGTERM.
+Who is root lets it run as the image's user, who may write nowhere but where the image says. Paths
+are replaced; nothing outside the folder is written but by pip. A GPU is not asked for.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ import difflib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,11 +116,84 @@ def setup(dockerfile: Path, folder: Path, python: str, extras: str | None) -> Pa
     mien = opt / "mien"
     size = sum(p.stat().st_size for p in mien.rglob("*") if p.is_file() and not p.is_symlink())
     print(f"{mien}: {size / 1e6:.0f} MB", flush=True)
-    variables["PATH"] = f"{mien / 'bin'}:/usr/bin:/bin"
-    subprocess.run(["mien", "doctor"], cwd=folder, env=variables, check=False)
-    subprocess.run(["mien", "serve", "--help"], cwd=folder, env=variables, check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
     return mien
+
+
+def serve(dockerfile: Path, folder: Path) -> None:
+    """Run what was set up as the image would.
+
+    Raises:
+        ValueError: It does not do what the image promises.
+    """
+    last = stages(dockerfile.read_text("utf-8"))[-1]
+    told = dict(last)
+    writable = {"/var/lib/mien": folder / "lib", "/var/cache/mien": folder / "cache",
+                "/tmp": folder / "tmp"}  # fmt: skip
+    for path in writable.values():
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    places = {"/opt/mien": folder / "opt/mien", **writable}
+
+    def here(text: str) -> str:
+        names = "|".join(places)
+        return re.sub(rf"(?<![\w/])({names})\b", lambda found: str(places[found[0]]), text)
+
+    variables = {"TMPDIR": str(folder / "tmp")}
+    for name, rest in last:
+        if name == "ENV":
+            for pair in shlex.split(here(rest)):
+                key, _, value = pair.partition("=")
+                variables[key] = value.replace("$PATH", "/usr/bin:/bin")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables |= {"MIEN_SERVE_HOST": "127.0.0.1", "MIEN_SERVE_PORT": port}
+    if variables.get("MIEN_PROVIDER", "cpu") != "cpu" and not shutil.which("nvidia-smi"):
+        print("no GPU here: the server runs on the CPU")
+        variables["MIEN_PROVIDER"] = "cpu"
+    user: list[str] = []
+    if os.geteuid() == 0:
+        ids = told["USER"].split(":")
+        user = ["setpriv", f"--reuid={ids[0]}", f"--regid={ids[1]}", "--clear-groups",
+                "--no-new-privs"]  # fmt: skip
+        folder.chmod(0o755)
+        for path in writable.values():
+            for inner in (path, *path.rglob("*")):
+                os.chown(inner, int(ids[0]), int(ids[1]))
+    entry = [word for word in json.loads(told["ENTRYPOINT"]) if word not in ("tini", "--")]
+    command = [*user, *entry, *json.loads(told["CMD"])]
+    print("RUN", *command, flush=True)
+    begun = time.monotonic()
+    server = subprocess.Popen(command, env=variables, cwd=folder / "lib")
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+                break
+            except OSError as error:
+                if server.poll() is not None or time.monotonic() - begun > 120:
+                    raise ValueError(f"the server did not get ready ({error})") from error
+                time.sleep(0.2)
+        print(f"    ready after {time.monotonic() - begun:.1f} s", flush=True)
+        asked = json.loads(told["HEALTHCHECK"].partition("CMD ")[2])
+        if subprocess.run([*user, *asked], env=variables, check=False).returncode:
+            raise ValueError("the health check fails on a server that is ready")
+        server.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        if status := server.wait(60):
+            raise ValueError(f"SIGTERM ends the server with status {status}")
+        print(f"    ended {time.monotonic() - begun:.1f} s after SIGTERM", flush=True)
+        if list((folder / "cache").rglob("deviceid")):
+            raise ValueError(
+                "ONNX Runtime keeps an id of the machine: ORT_DISABLE_TELEMETRY is off"
+            )
+        if not subprocess.run([*user, *asked], env=variables, check=False,
+                              stderr=subprocess.DEVNULL).returncode:  # fmt: skip
+            raise ValueError("the health check passes where no server is")
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
 
 
 def _copied(source: Path, target: Path, name: str) -> None:
@@ -373,9 +452,11 @@ def main() -> int:
     if options.setup:
         folder = options.folder or Path(tempfile.mkdtemp(prefix="mien-setup-"))
         try:
-            setup(DOCKERFILES[options.setup], folder.absolute(), options.python, options.extras)
-        except subprocess.CalledProcessError as error:
-            print(f"set-up of {options.setup} failed with status {error.returncode}")
+            file, folder = DOCKERFILES[options.setup], folder.absolute()
+            setup(file, folder, options.python, options.extras)
+            serve(file, folder)
+        except (subprocess.CalledProcessError, ValueError) as error:
+            print(f"set-up of {options.setup} WRONG: {error}")
             wrong += 1
         finally:
             if options.folder is None:
