@@ -20,20 +20,6 @@ import servers
 from mien.provenance.verifying import verify
 
 
-def main() -> None:
-    """The server's process: its settings come from the environment."""
-    import uvicorn
-
-    from mien.service import application, settings
-    from mien.service.supervisor import Supervisor
-
-    own, chain = settings.load()
-    parts = application.service(own, chain)
-    supervisor = Supervisor(parts)
-    app = application.create_app(parts, start=supervisor.start, stop=supervisor.stop)
-    uvicorn.run(app, host=own.host, port=own.port, log_level="warning")
-
-
 class Server:
     """``mien serve`` in a process, its workers below it."""
 
@@ -55,7 +41,7 @@ class Server:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, __file__], env=self._environment, cwd=self.folder, stdout=log,
+                [material.MIEN, "serve"], env=self._environment, cwd=self.folder, stdout=log,
                 stderr=log,
             )  # fmt: skip
 
@@ -187,7 +173,3 @@ def faults(one: Server, job: str, clip: Path, to: Path) -> list[str]:
     if events.count("done") != 1 or events.count("part") != parts:
         wrong.append(f"{events.count('part')} parts of {parts}, {events.count('done')} ends")
     return wrong
-
-
-if __name__ == "__main__":
-    main()
