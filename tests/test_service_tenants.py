@@ -16,12 +16,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from starlette.routing import WebSocketRoute
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from material import MEDIA, PHOTO, PORTRAIT
 from mien.identity import packing
+from mien.provenance import Marks
 from mien.service import application, keys, people, settings
 from mien.service.answering import Answering
 from mien.service.database import Answer, Event, File, Job, Part, Person, Row
+from mien.service.live import Session
+from mien.types import Consent
 
 with warnings.catch_warnings():  # newer ones would rather have another client
     warnings.simplefilter("ignore")
@@ -48,12 +54,21 @@ OPERATIONS = {
     "POST /v1/jobs/{job}/cancel": "jobs",
     "POST /v1/jobs/{job}/retry": "jobs",
     "DELETE /v1/jobs/{job}": "jobs",
+    "POST /v1/live": "live",
+    "GET /v1/live": "live",
+    "GET /v1/live/{live_id}": "live",
+    "PATCH /v1/live/{live_id}": "live",
+    "DELETE /v1/live/{live_id}": "live",
+    "POST /v1/live/{live_id}/ticket": "live",
+    "POST /v1/live/{live_id}/webrtc": "live",
 }
 """Operation → the scope that its key needs; ``any`` for any key, ``open`` for none."""
 
 CLOSED = sorted(name for name, scope in OPERATIONS.items() if scope != "open")
 OF_ONE = sorted(name for name in OPERATIONS if "{" in name)
-LISTS = ["GET /v1/identities", "GET /v1/jobs"]
+LISTS = ["GET /v1/identities", "GET /v1/jobs", "GET /v1/live"]
+SOCKETS = ["/v1/live/{live_id}/socket"]
+"""Not in the document, which knows no sockets; see the test of them below."""
 
 SECRET = "Wilhelmina-Quux"
 """Stands in everything of Ann's that has words."""
@@ -110,7 +125,21 @@ class House:
         )
         assert made.status_code == 201, made.text
         person, job = made.json()["id"], secrets.token_hex(16)
-        self.things = {"identity": person, "job": job}
+        stream = Session(
+            secrets.token_hex(16),
+            "ann",
+            "",
+            {person: Consent("synthetic")},
+            Marks(),
+            None,
+            False,
+            {"identity": person, "mark": SECRET},
+            left=time.monotonic() + 1e6,
+            ticket=SECRET,
+            until=time.monotonic() + 1e6,
+        )
+        self.app.state.live._sessions[stream.id] = stream
+        self.things = {"identity": person, "job": job, "live_id": stream.id}
         files = [
             File(tenant="ann", job=job, kind=kind, name=f"{SECRET}{suffix}", sha256="0" * 64,
                  path=f"jobs/{job}/{kind}/{kind}", size=len(SECRET), expires=time.time() + 900)
@@ -155,6 +184,7 @@ class House:
             for table in Row.__subclasses__():
                 columns = [c for c in table.__table__.columns if c.name != "used"]
                 found[table.__tablename__] = sorted(map(repr, rows.execute(select(*columns)).all()))
+        found["live"] = sorted(map(repr, self.app.state.live._sessions.values()))
         store = Path(self.parts.files.url)
         found["store"] = sorted(
             (str(p.relative_to(store)), p.read_bytes()) for p in store.rglob("*") if p.is_file()
@@ -168,8 +198,8 @@ def house(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_HOME", str(folder / "home"))
         made = House(folder)
-        made.furnish()
         with made.client:
+            made.furnish()
             yield made
 
 
@@ -188,6 +218,12 @@ def body_of(operation):
         return {"files": {"target": ("a.mp4", b"x")}, "data": {"identity": "0" * 32}}
     if operation == "POST /v1/verify":
         return {"files": {"file": ("a.jpg", b"x")}}
+    if operation == "POST /v1/live":
+        return {"json": {"identities": ["0" * 32]}}
+    if operation == "PATCH /v1/live/{live_id}":
+        return {"json": {"paused": True}}
+    if operation == "POST /v1/live/{live_id}/webrtc":
+        return {"json": {"ticket": SECRET, "sdp": "v=0"}}
     return {}
 
 
@@ -230,15 +266,16 @@ def test_nobody_comes_in_without_a_key_that_is_for_it(house, operation):
 @pytest.mark.parametrize("operation", OF_ONE)
 def test_another_tenants_thing_looks_as_if_it_were_not_there(house, operation):
     before = house.state()
-    theirs = house.ask("bob", operation, ids=house.things)
-    nothing = house.ask("bob", operation, ids=dict.fromkeys(house.things, secrets.token_hex(16)))
+    body, ids = body_of(operation), dict.fromkeys(house.things, secrets.token_hex(16))
+    theirs = house.ask("bob", operation, ids=house.things, **body)
+    nothing = house.ask("bob", operation, ids=ids, **body)
     assert theirs.status_code == 404
     assert said(theirs) == said(nothing)
     assert SECRET not in theirs.text
     assert house.state() == before
     if not operation.startswith("DELETE"):  # that it is there for its own tenant
-        mine = house.ask("ann", operation, ids=house.things)
-        assert mine.status_code in (200, 403, 409, 410), mine.text
+        mine = house.ask("ann", operation, ids=house.things, **body)
+        assert mine.status_code in (200, 201, 403, 409, 410), mine.text
 
 
 @pytest.mark.parametrize("operation", OF_ONE)
@@ -247,7 +284,8 @@ def test_another_tenants_thing_looks_as_if_it_were_not_there(house, operation):
 )
 def test_ids_are_not_patterns(house, operation, guess):
     before = house.state()
-    answer = house.ask("bob", operation, ids=dict.fromkeys(house.things, guess))
+    ids = dict.fromkeys(house.things, guess)
+    answer = house.ask("bob", operation, ids=ids, **body_of(operation))
     assert answer.status_code in (404, 405, 422)
     assert SECRET not in answer.text
     assert house.state() == before
@@ -257,7 +295,9 @@ def test_ids_are_not_patterns(house, operation, guess):
 def test_lists_hold_what_is_the_tenants_own(house, operation):
     mine, theirs = (house.ask(who, operation) for who in ("ann", "bob"))
     assert SECRET in mine.text
-    assert theirs.json() == {"items": [], "next": None}
+    assert theirs.json()["items"] == []
+    if operation == "GET /v1/live":  # has no pages
+        return
     for thing in house.things.values():
         guessed = house.ask("bob", operation, params={"after": thing})
         nothing = house.ask("bob", operation, params={"after": secrets.token_hex(16)})
@@ -281,6 +321,67 @@ def test_another_tenants_face_cannot_be_used(house, operation):
     assert mine.status_code in (200, 201), mine.text
     if mine.status_code == 201:
         house.ask("ann", "DELETE /v1/jobs/{job}", ids={"job": mine.json()["id"]})
+
+
+def test_another_tenants_face_cannot_be_shown_live(house):
+    before = house.state()
+
+    def show(*identities):
+        return house.ask("bob", "POST /v1/live", json={"identities": identities})
+
+    theirs = show(house.things["identity"])
+    assert theirs.status_code == 404
+    assert said(theirs) == said(show(secrets.token_hex(16)))
+    assert house.state() == before
+
+
+def test_every_socket_is_known(house):
+    found, routes = set(), list(house.app.routes)
+    for module in application.MODULES:
+        routes += module.router.routes
+    for route in routes:
+        if isinstance(route, WebSocketRoute):
+            found.add(application.PREFIX + route.path)
+    assert found == set(SOCKETS)
+
+
+def test_another_tenants_stream_is_neither_seen_nor_fed(service):
+    """On a real server: only the ticket of a stream opens its socket, and only once."""
+
+    def stream(who):
+        with service.client(who) as client:
+            person = client.post(
+                "/v1/identities",
+                files={"photos": PORTRAIT.read_bytes()},
+                data={"consent": "synthetic"},
+            ).json()["id"]
+            for _ in range(10):
+                made = client.post("/v1/live", json={"identities": [person]})
+                if made.status_code != 503:
+                    break
+                time.sleep(int(made.headers["retry-after"]))
+            assert made.status_code == 201, made.text
+            return made.json()
+
+    def opened(live, token, key=None):
+        headers = {"Authorization": f"Bearer {service.keys[key]}"} if key else {}
+        address = service.url.replace("http", "ws", 1) + live["socket"]
+        hello = {"type": "hello", "role": "camera", "accepted": True, "token": token}
+        with connect(address, additional_headers=headers, compression=None) as socket:
+            socket.send(json.dumps(hello))
+            return json.loads(socket.recv(timeout=20))["type"]
+
+    ann, bob = stream("ann"), stream("bob")
+    for token in ("", bob["ticket"], ann["ticket"][:-1], ann["id"], service.keys["bob"]):
+        assert opened(ann, token, key="bob") == "error"
+    unknown = dict(ann, socket=f"/v1/live/{secrets.token_hex(16)}/socket")
+    with pytest.raises(InvalidStatus):
+        opened(unknown, ann["ticket"], key="ann")
+    assert opened(ann, ann["ticket"]) == "welcome"
+    assert opened(ann, ann["ticket"]) == "error"
+    for who, live in (("ann", ann), ("bob", bob)):
+        with service.client(who) as client:
+            assert client.delete(f"/v1/live/{live['id']}").status_code == 204
 
 
 def test_answers_are_repeated_to_their_own_tenant_alone(house):
