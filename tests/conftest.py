@@ -1,6 +1,6 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``,
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``, ``system``,
 ``browser`` or ``ray``. Tests of training need torch, which only those install who train: without
 it they are left out, and the header says so.
 """
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from serviceserver import Running
 
 ROOT = Path(__file__).resolve().parents[1]
+MAY_SKIP = ("gpu", "browser", "ray", "system")
+"""Markers of tests that may be skipped in any case: what they need cannot be had everywhere."""
+
 NO_SKIPS = os.environ.get("MIEN_TEST_NO_SKIPS") == "1"
 collect_ignore = [] if find_spec("torch") else ["test_train_relight.py", "test_train_occlusion.py"]
 
@@ -114,7 +117,7 @@ def swapper() -> Swapper:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     report = yield
-    if not any(item.get_closest_marker(name) for name in ("gpu", "browser", "ray")):
+    if not any(item.get_closest_marker(name) for name in MAY_SKIP):
         _refuse_skip(report)
     return report
 

@@ -18,8 +18,14 @@ from mien.service import webhooks
 
 FRAMES = 8
 
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+needs_node = [
+    pytest.mark.system,
+    pytest.mark.skipif(shutil.which("node") is None, reason="there is no node"),
+]
+needs_curl = [
+    pytest.mark.system,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl"),
+]
 
 
 @pytest.fixture(scope="module")

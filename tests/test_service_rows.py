@@ -38,7 +38,7 @@ def cluster() -> Iterator[servers.Postgres]:
             yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.system)])
 def database(request, tmp_path) -> Iterator[Database]:
     if request.param == "sqlite":
         made = Database(f"sqlite:///{tmp_path / 'rows.db'}")
@@ -175,6 +175,7 @@ def test_a_database_that_is_not_there_is_named_without_its_password():
     gone.close()
 
 
+@pytest.mark.system
 def test_what_was_committed_survives_a_power_cut(cluster):
     with tempfile.TemporaryDirectory(prefix="mien-pg-") as folder:
         Path(folder).chmod(0o755)
