@@ -1,8 +1,8 @@
 """Fixtures that most tests share, and the rule about skipped tests.
 
-With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it is marked ``gpu``, ``system``,
-``browser`` or ``ray``. Tests of training need torch, which only those install who train: without
-it they are left out, and the header says so.
+With ``MIEN_TEST_NO_SKIPS=1`` (CI sets it) a skipped test fails, unless it has a marker of
+:data:`MAY_SKIP`. Tests of training need torch, which only those install who train: without it
+they are left out, and the header says so.
 """
 
 from __future__ import annotations
