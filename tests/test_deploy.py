@@ -317,7 +317,7 @@ def test_night_job_uses_options_that_are_there(check):
              for flag in parameter.opts}  # fmt: skip
     assert {word for word in words if word.startswith("--")} <= known
     assert job["suspend"] is True
-    versions = {manifests["RayService", "mien-ray"]["spec"]["rayClusterConfig"]["rayVersion"],
+    versions = {manifests["RayCluster", "mien-ray"]["spec"]["rayVersion"],
                 job["rayClusterSpec"]["rayVersion"]}  # fmt: skip
     assert len(versions) == 1
     lock = (ROOT / "requirements-dev.txt").read_text("utf-8")
@@ -447,7 +447,7 @@ def test_wrong_manifest_is_found(check, tmp_path, monkeypatch):
 def test_nothing_here_names_a_host_of_others():
     ours = re.compile(
         r"(127\.0\.0\.1|prometheus(\.monitoring)?|store|mien|database|mien-ray-head-svc"
-        r"|[\w.]*\bexample\.com|HOST|\$)"
+        r"|[\w.]*\bexample\.com|HOST|USER|\$)"
     )
     for path in [p for p in DEPLOY.rglob("*") if p.is_file()]:
         for host in re.findall(r"\w://([^\s/:\"'?]+)", path.read_text("utf-8")):
