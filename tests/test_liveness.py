@@ -461,6 +461,7 @@ def test_a_mirrored_camera_is_told(recording, swapper, monkeypatch):
             if asks.state == "failed" or asks.done == 1:
                 break
         assert asks.state == state, asks.reason
+        assert ("gives mirror images" in asks.reason) != mirrored
 
 
 def test_a_still_photo_is_refused(mien, tmp_path):

@@ -267,7 +267,7 @@ def _prompts() -> Callable[[Challenge], None]:
     """Says each prompt on standard error, with a bell for those whose eyes are shut."""
     from mien.identity import NO_PROOF
 
-    say(f"you are asked for three motions; left and right are your own. {NO_PROOF}")
+    say(f"you are asked for three motions; left and right are your own; {NO_PROOF}")
     done = 0
 
     def tell(challenge: Challenge) -> None:

@@ -309,6 +309,8 @@ class Challenge:
                 self._moved.append(embedding)
             if reached - {wanted}:
                 said = " and ".join(DONE[m] for m in sorted(reached - {wanted}))
+                sides = reached | {wanted} == {"left", "right"}
+                said += ", or this camera gives mirror images" if sides else ""
                 self._fail(f"asked to {PROMPTS[wanted]}, {said}")
             elif wanted in reached and self._is_first(self._moved, SAME_MOVED):
                 self._turn(time, asked=False, done=self.done + 1)

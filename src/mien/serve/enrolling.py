@@ -49,7 +49,7 @@ class Enrolment:
         self._told: tuple[str, int] = ("", 0)
         self._when = 0.0
         self._over = False
-        self._say("running", f"{self._challenge.prompt}. {NO_PROOF}")
+        self._say("running", f"{self._challenge.prompt}; {NO_PROOF}")
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
         if not self._over:
