@@ -306,6 +306,33 @@ def control(tmp_path, swapper):
         yield engine, listening
 
 
+class Recording:
+    """Takes down what it is asked to record."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def start(self, name: str) -> str:
+        self.asked.append(name)
+        return name
+
+
+@pytest.mark.parametrize(
+    "name", ["/tmp/x.mp4", "../x.mp4", "a/b.mp4", "..", "a\\b.mp4", "C:x.mp4", ".x.mp4", "x\0.mp4"]
+)
+def test_over_tcp_recordings_have_plain_names(tmp_path, name):
+    recorder: Any = Recording()
+    commands = live.Commands(NoEngine(), None, recorder=recorder)  # type: ignore[arg-type]
+    asked = json.dumps({"record": name})
+    with live.ControlSocket("0", commands) as listening:
+        wrong, right = talk(listening, asked, '{"record": "take 1.mp4"}')
+        assert wrong["ok"] is False
+        assert "plain name" in wrong["error"]
+        assert right["ok"] is True
+    assert recorder.asked == ["take 1.mp4"]
+    assert commands(asked)["ok"] is True  # as by a Unix socket, which is its owner's alone
+
+
 def talk(listening: live.ControlSocket, *lines: str) -> list[dict[str, Any]]:
     with socket.create_connection(("127.0.0.1", listening.port), timeout=20) as connection:
         connection.sendall("".join(f"{line}\n" for line in lines).encode())

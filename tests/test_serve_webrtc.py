@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtp import (
     RTCP_PSFB_APP,
@@ -33,7 +34,15 @@ from mien.media import Sound
 from mien.serve import IceServer, PageOptions, protocol
 from mien.serve.encoding import Encoder, Encodings, Voice, usual_rate
 from mien.serve.packets import H264, KEY, OPUS, VP8, Packet
-from mien.serve.rtc import Outgoing, Peer, Prompt, adapted, listen_at, without_candidates
+from mien.serve.rtc import (
+    Bounded,
+    Outgoing,
+    Peer,
+    Prompt,
+    adapted,
+    listen_at,
+    without_candidates,
+)
 from test_serve import Client, request, running
 
 TOKEN = "a-token-that-is-long-enough"
@@ -404,6 +413,44 @@ def test_offers_one_after_another_leave_one_peer(server):
 
         # The last may still be there: nobody told the server that it went.
         assert asyncio.run(often()) <= 2
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+def test_a_picture_of_any_size_is_not_decoded(codec):
+    def one(width, height):
+        context = av.CodecContext.create("libx264" if codec == "h264" else "libvpx", "w")
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base = Fraction(1, 30)
+        context.options = {"tune": "zerolatency"} if codec == "h264" else {"deadline": "realtime"}
+        frame = av.VideoFrame.from_ndarray(
+            np.full((height * 3 // 2, width), 99, np.uint8), "yuv420p"
+        )
+        frame.pts = 0
+        packets = [*context.encode(frame), *context.encode(None)]
+        return JitterFrame(b"".join(bytes(packet) for packet in packets), 0)
+
+    for size in ((1280, 720), (720, 1280), (960, 960)):
+        bounded = Bounded(codec)
+        found = bounded.decode(one(*size)) or bounded.decode(one(*size))
+        assert (found[0].width, found[0].height) == size
+    for size in ((1440, 808), (4096, 4096)):
+        with pytest.raises(av.FFmpegError):
+            Bounded(codec).decode(one(*size))
+
+
+def test_a_receiver_decodes_with_bounds(server):
+    url, _ = server
+
+    async def send(ticket):
+        async with connected(url, ticket, track=Red((1920, 1088)), codec="VP8") as (c, track, _):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(track.recv(), 2)
+            return c.connectionState
+
+    with joined(url, "camera") as (client, ticket):
+        assert asyncio.run(send(ticket)) == "connected"
+        with pytest.raises(TimeoutError):
+            client.words("error", timeout=0.5)
 
 
 def test_larger_pictures_than_are_taken_are_said(server):

@@ -4,9 +4,10 @@ Video is encoded elsewhere (:mod:`mien.serve.encoding`); here packets are only c
 and sent. What comes from a browser's camera is decoded here, since aiortc does it in a thread
 of its own and native code, and its pixels go to a mailbox.
 
-aiortc has no public way to five things: where ICE listens, requests for key frames, the
-receiver's estimate of the line, the origin of a track's time stamps, and frames as soon as they
-are there. The end of this file reaches for them, which is why its version is pinned.
+aiortc has no public way to six things: where ICE listens, requests for key frames, the
+receiver's estimate of the line, the origin of a track's time stamps, frames as soon as they are
+there, and how large a picture may be. The end of this file reaches for them, which is why its
+version is pinned.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from aiortc import (
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
+    rtcrtpreceiver,
 )
+from aiortc.codecs import get_decoder
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import (
@@ -45,6 +48,7 @@ from aiortc.sdp import SessionDescription
 from mien.errors import UsageError
 from mien.serve.options import IceServer
 from mien.serve.packets import KEY, NAMES, SOUND_TICKS, SWAPPED, TICKS, Packet
+from mien.serve.protocol import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +151,7 @@ class Peer:
         frame: Callable[[av.VideoFrame, int], None],
         watches: Callable[[], None],
     ) -> None:
+        bound_decoders()
         ice = [RTCIceServer(s.url, s.username or None, s.credential or None) for s in servers]
         # Without a list aiortc asks a public STUN server.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=ice))
@@ -431,6 +436,42 @@ class Prompt(JitterBuffer):
 def be_prompt(receiver: Any) -> None:
     """Let a receiver decode frames as soon as they are whole; aiortc waits for the next one."""
     receiver._RTCRtpReceiver__jitter_buffer = Prompt(capacity=512, is_video=True)
+
+
+class Bounded:
+    """Decodes no picture that is much larger than may come; aiortc's own take any size.
+
+    A stranger's few bytes may say that they are a picture of 16,000 pixels square. Decoders make
+    room for whole blocks, so a quarter more is let through, which is looked at afterwards.
+
+    Args:
+        name: Of the codec: ``h264`` or ``vp8``, libavcodec's own, which look at the size first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._codec: Any = av.CodecContext.create(name, "r")
+        self._codec.options = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
+
+    def decode(self, frame: JitterFrame) -> list[Any]:
+        """The pictures of a frame.
+
+        Raises:
+            av.FFmpegError: It is none, or too large.
+        """
+        packet = av.Packet(frame.data)
+        packet.pts, packet.time_base = frame.timestamp, Fraction(1, TICKS)
+        return list(self._codec.decode(packet))
+
+
+def bound_decoders() -> None:
+    """Let receivers of this process decode with :class:`Bounded`."""
+    receivers: Any = rtcrtpreceiver
+    receivers.get_decoder = _decoder
+
+
+def _decoder(codec: Any) -> Any:
+    name = codec.mimeType.lower().removeprefix("video/")
+    return Bounded(name) if name in ("h264", "vp8") else get_decoder(codec)
 
 
 def origin_out(sender: Any, last: int) -> int:
