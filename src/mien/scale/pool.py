@@ -32,6 +32,9 @@ TRIES: Final = 3
 EVERY: Final = 1.0
 """Seconds between two looks at who left and whose consent ended."""
 
+RECOUNT: Final = 5.0
+"""Seconds between two looks at how large the cluster is."""
+
 PATIENCE: Final = 20.0
 """Seconds without any worker after which the log says what is missing."""
 
@@ -69,7 +72,8 @@ class Pool:
             folder on every machine.
         address: ``local`` starts Ray on this machine and stops it in the end; else as for
             ``ray.init``: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
-        actors: How many; 0 for as many as the cluster has cores (or GPUs) for.
+        actors: How many; 0 for as many as there is room for. On a cluster one more is asked for
+            while there is work, so that one that grows by itself does.
         threads: Cores of each actor, on which its models, its decoder and its encoder stay; 0 lets
             each use what its machine has. Pinned on Linux alone.
         gpus: Of each actor; None for one where the provider needs it, and none else.
@@ -80,7 +84,7 @@ class Pool:
         footage: The video that was sent last, and references to its bytes.
 
     Raises:
-        UsageError: No such cluster, or one that cannot hold an actor.
+        UsageError: No such cluster.
     """
 
     def __init__(
@@ -101,13 +105,11 @@ class Pool:
         self.footage: Words = {}
         self._session = secrets.token_hex(16)
         self._alone = address == "local"
-        self._owner = _connect(address)
-        try:
-            self.actors = actors or _room(threads, self.gpus)
-        except BaseException:
-            self.close()
-            raise
+        self._owner = _connect(address, actors * max(threads, 1))
+        self.actors = actors
         self._hands: list[_Hand] = []
+        self._rooms = 0
+        self._counted = -1e9
         self._failed = 0
         self._models: Words | None = None
         self._kind = ray.remote(Worker).options(
@@ -130,7 +132,7 @@ class Pool:
 
     def close(self) -> None:
         """Let the actors go, and what they kept."""
-        hands, self._hands = getattr(self, "_hands", []), []
+        hands, self._hands = self._hands, []
         try:
             ready = [hand.actor.leave.remote() for hand in hands if hand.starting is None]
             if ready:
@@ -163,7 +165,7 @@ class Pool:
             MienError: An actor cannot load the models.
         """
         self._hire()
-        while self.ready < self.actors:
+        while self.ready < min(len(self._hands), self.actors or max(self._rooms, 1)):
             self._look(self._wait({}))
             self._hire()
 
@@ -192,11 +194,10 @@ class Pool:
         waiting, coming = deque[Task](), iter(tasks)
         flying: dict[Any, tuple[_Hand, Task]] = {}
         lost: Counter[int] = Counter()
-        wanted = min(self.actors, most or self.actors)
         alone = time.monotonic()
         try:
             while True:
-                self._hire(wanted)
+                self._hire(most)
                 _fill(waiting, coming, AHEAD * len(self._hands))
                 if not waiting and not flying:
                     return
@@ -234,8 +235,15 @@ class Pool:
 
     # --- actors ------------------------------------------------------------------------------
 
-    def _hire(self, wanted: int | None = None) -> None:
-        for _ in range((self.actors if wanted is None else wanted) - len(self._hands)):
+    def _hire(self, most: int = 0) -> None:
+        """Ask for actors that are wanted and not there."""
+        wanted = self.actors
+        if not wanted:
+            if time.monotonic() - self._counted > RECOUNT:
+                self._counted = time.monotonic()
+                self._rooms = _rooms(self.threads, self.gpus)
+            wanted = max(1, self._rooms) if self.alone else self._rooms + 1
+        for _ in range(min(wanted, most or wanted) - len(self._hands)):
             actor = self._kind.remote(self._session)
             self._hands.append(_Hand(actor, actor.about.remote()))
 
@@ -354,8 +362,13 @@ def checked(answer: Words, what: str) -> Words:
     return answer
 
 
-def _connect(address: str) -> bool:
-    """Connect to Ray; says whether it is this process's to leave again."""
+def _connect(address: str, wanted: int) -> bool:
+    """Connect to Ray; says whether it is this process's to leave again.
+
+    Args:
+        address: As for :class:`Pool`.
+        wanted: Cores that were asked for; on this machine more than there are, are shared.
+    """
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
@@ -364,7 +377,8 @@ def _connect(address: str) -> bool:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
-            ray.init("local", include_dashboard=False, **quiet)
+            cores = max(os.cpu_count() or 1, wanted)
+            ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -374,22 +388,16 @@ def _connect(address: str) -> bool:
     return True
 
 
-def _room(threads: int, gpus: float) -> int:
-    """How many actors the cluster has room for.
-
-    Raises:
-        UsageError: For none.
-    """
-    has = ray.cluster_resources()
-    rooms = int(has.get("CPU", 0) // max(threads, 1)) if threads else len(ray.nodes())
-    if gpus:
-        rooms = min(rooms, int(has.get("GPU", 0) / gpus))
-    if rooms < 1:
-        raise UsageError(
-            f"the Ray cluster has {has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs; "
-            f"a worker needs {max(threads, 1)} and {gpus:g}"
+def _rooms(threads: int, gpus: float) -> int:
+    """How many actors the cluster has room for."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(
+            int(has.get("CPU", 0) // threads) if threads else int(has.get("CPU", 0) >= 1),
+            int(has.get("GPU", 0) / gpus) if gpus else 1 << 20,
         )
-    return rooms
+        for has in nodes
+    )
 
 
 def _fill(waiting: deque[Task], coming: Iterable[Task], up_to: int) -> None:
