@@ -269,7 +269,7 @@ def main() -> None:
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
     swapper = api.load("mesh")
-    drawn(2 * options.trials)
+    drawn(options.trials)
     if options.portraits is not None:
         photos(options.portraits, swapper)
     if options.clips is not None:
