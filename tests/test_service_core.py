@@ -17,8 +17,10 @@ pytest.importorskip("sqlalchemy")
 pytest.importorskip("fastapi")
 
 import httpx
+from typer.testing import CliRunner
 
 import serviceparts
+from mien.cli import app
 from mien.errors import NoFace, UsageError
 from mien.service import settings as settings_
 from mien.service.limits import fingerprint, once
@@ -437,3 +439,24 @@ def test_no_log_is_wanted_of_what_goes_well(plain, caplog):
     with caplog.at_level(logging.INFO):
         plain.client.get("/v1/models", headers=plain.key())
     assert "v1" not in "".join(r.getMessage() for r in caplog.records if "mien" in r.name)
+
+
+def test_an_address_that_is_taken_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = ["serve", "--port", str(port), "--data", str(tmp_path), "--workers", "0"]
+        done = CliRunner().invoke(app, said)
+    assert f"127.0.0.1:{port}: cannot listen there" in done.output
+    assert "mien_" not in done.output  # no key was made
+
+
+def test_a_key_for_others_is_not_printed(tmp_path, monkeypatch):
+    async def served(*_):
+        pass
+
+    monkeypatch.setattr("mien.cli.serve._served", served)
+    said = ["serve", "--port", "0", "--data", str(tmp_path), "--workers", "0"]
+    done = CliRunner().invoke(app, [*said, "--host", "0.0.0.0"])
+    assert "make one with: mien keys add" in done.output
+    assert "mien_" not in done.output
+    assert "mien_" in CliRunner().invoke(app, said).output

@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("fastapi")
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 import serviceparts
 from material import PHOTO, PORTRAIT
 from mien.errors import MediaError, Refused
-from mien.service.database import Database, Person
+from mien.service.database import Answer, Database, Person
 from mien.service.people import People, Watch, consent_of, revoke, seal_key
 from mien.service.problems import Problem
 from mien.types import Consent, Identity, Portrait
@@ -315,3 +315,19 @@ def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path):
     shared = settings(tmp_path, seal=tmp_path / "there" / "key")
     with pytest.raises(MediaError, match="there is no such key; make one with: mien keys seal"):
         seal_key(shared)
+
+
+def test_a_kept_answer_goes_with_its_identity(parts):
+    key = parts.key("kept")
+    head = key | {"Idempotency-Key": "k"}
+    said = {"consent": "synthetic", "name": "Grace"}
+    files = {"photos": PORTRAIT.read_bytes()}
+    made = parts.client.post("/v1/identities", headers=head, data=said, files=files).json()
+
+    def kept() -> list[Answer]:
+        with parts.service.database(write=False) as rows:
+            return list(rows.scalars(select(Answer).where(Answer.tenant == "kept")))
+
+    assert [one.body["name"] for one in kept()] == ["Grace"]
+    parts.client.delete(f"/v1/identities/{made['id']}", headers=key)
+    assert kept() == []

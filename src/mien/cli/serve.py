@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,22 +77,28 @@ def serve(  # noqa: PLR0917
 
         policy.load()  # a mistake in it is said now, not to the first caller
         terminal.notice()
-        parts = application.service(settings, chain)
-        if settings.keys and not keys.there_are(parts.database):
-            _, secret = keys.make(parts.database, keys.LOCAL, name="first")
-            terminal.say("the first key, shown this once; more with 'mien keys add':")
-            print(secret, flush=True)
-        workers_ = supervisor.Supervisor(parts)
-        app = application.create_app(parts, start=workers_.start, stop=workers_.stop)
-        with suppress(KeyboardInterrupt):  # it is over, and everything was ended
-            asyncio.run(_served(app, parts, settings, terminal))
+        with ExitStack() as held:
+            door = held.enter_context(_listening(settings))
+            parts = application.service(settings, chain)
+            held.callback(parts.database.close)
+            if settings.keys and not keys.there_are(parts.database):
+                if settings.local:
+                    _, secret = keys.make(parts.database, keys.LOCAL, name="first")
+                    terminal.say("the first key, shown this once; more with 'mien keys add':")
+                    print(secret, flush=True)
+                else:  # what is printed here may end in a log that others read
+                    terminal.say("there is no key yet; make one with: mien keys add")
+            workers_ = supervisor.Supervisor(parts)
+            app = application.create_app(parts, start=workers_.start, stop=workers_.stop)
+            with suppress(KeyboardInterrupt):  # it is over, and everything was ended
+                asyncio.run(_served(app, door, parts, settings, terminal))
         return 0
 
     return terminal.run(work)
 
 
 async def _served(
-    app: FastAPI, parts: Service, settings: ServiceSettings, terminal: Terminal
+    app: FastAPI, door: socket.socket, parts: Service, settings: ServiceSettings, terminal: Terminal
 ) -> None:
     """Serve until a signal; says when requests are taken, and when they are answered."""
     import uvicorn
@@ -99,8 +106,6 @@ async def _served(
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             log_level="error",
             access_log=False,
             server_header=False,
@@ -109,11 +114,11 @@ async def _served(
             ssl_keyfile=settings.tls_key,
         )
     )
-    running = asyncio.ensure_future(server.serve())
+    running = asyncio.ensure_future(server.serve(sockets=[door]))
     while not server.started and not running.done():
         await asyncio.sleep(0.05)
     if server.started:
-        address = server.servers[0].sockets[0].getsockname()
+        address = door.getsockname()
         scheme = "https" if settings.tls_cert else "http"
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         terminal.say(
@@ -123,7 +128,19 @@ async def _served(
             await asyncio.sleep(0.1)
         if not running.done():
             terminal.say("ready")
+    await running
+
+
+def _listening(settings: ServiceSettings) -> socket.socket:
+    """A socket at the address of the settings, before anything else is begun.
+
+    Raises:
+        MediaError: The address is taken, or not this machine's.
+    """
+    where = f"{settings.host}:{settings.port}"
     try:
-        await running
-    except SystemExit as error:  # uvicorn's way to say that it cannot listen
-        raise MediaError(f"{settings.host}:{settings.port}: cannot listen there") from error
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise MediaError(f"{where}: cannot listen there ({error.strerror or error})") from error

@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from mien import api, config, media, pipeline, policy
 from mien.bench import face
 from mien.errors import MediaError, MienError, NoFace, UsageError
 from mien.pipeline import Stream, Swapper
 from mien.provenance import Marker, Marks, credentials, verify
+from mien.service import problems
 from mien.service.people import People, Watch
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
@@ -89,6 +92,8 @@ class Answering:
             raise Problem(503, "policy", "the policy in force cannot be read") from error
         try:
             return getattr(self, f"_{kind}")(folder, said, rules)  # type: ignore[no-any-return]
+        except SQLAlchemyError as error:
+            raise problems.database_gone() from error
         except MediaError as error:
             raise _told(error, folder) from error
         except MienError as error:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException as PlainError
 
 from mien import __version__, config
@@ -18,11 +19,11 @@ from mien.service import people, problems
 from mien.service.asking import Service, sweep
 from mien.service.calls import Calls
 from mien.service.database import Database
-from mien.service.entrance import Entrance, database_gone
+from mien.service.entrance import Entrance
 from mien.service.files import Files
 from mien.service.limits import Rates
 from mien.service.metrics import Metrics
-from mien.service.problems import Details, Problem, answer
+from mien.service.problems import Details, Problem, answer, database_gone
 from mien.service.routes import (
     health,
     identities,
@@ -95,6 +96,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threads = to_thread.current_default_thread_limiter()
+        threads.total_tokens += parts.settings.limits.waiting  # who waits keeps nobody else out
         start()
         try:
             yield
@@ -111,7 +114,6 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
-        responses=problems.documented(),
     )
     app.state.service = parts
     for module in MODULES:
@@ -166,6 +168,7 @@ def _tell_problems(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InterfaceError)
+    @app.exception_handler(TimeoutError)
     def database(_: Request, error: Exception) -> Response:
         return answer(database_gone())
 

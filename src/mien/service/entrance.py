@@ -22,7 +22,7 @@ from mien.service import keys
 from mien.service.asking import Service
 from mien.service.keys import Caller
 from mien.service.limits import quota
-from mien.service.problems import Problem, answer
+from mien.service.problems import Problem, answer, database_gone
 from mien.service.settings import is_loopback
 
 log = logging.getLogger(__name__)
@@ -188,9 +188,7 @@ class Entrance:
                 async with asyncio.timeout(idle):
                     message = await receive()
             except TimeoutError as error:
-                raise Problem(
-                    408, "slow", f"nothing came for {idle:g} s", headers=CLOSE
-                ) from error
+                raise Problem(408, "slow", f"nothing came for {idle:g} s", headers=CLOSE) from error
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 more = message.get("more_body", False)
@@ -218,11 +216,6 @@ def _too_large(most: int) -> Problem:
         errors=[("body", f"over {most} bytes")],
         headers=CLOSE,
     )
-
-
-def database_gone() -> Problem:
-    """503: it will be back."""
-    return Problem(503, "database", "the database does not answer", retry_after=5)
 
 
 def said(error: BaseException, about: str = "request") -> None:

@@ -95,6 +95,13 @@ def fingerprint(method: str, path: str, said: Mapping[str, Any]) -> str:
     return hashlib.sha256(words.encode()).hexdigest()
 
 
+def forget(service: Service) -> None:
+    """Remove answers that are kept for nobody any more."""
+    with service.database() as rows:
+        over = Answer.created < time.time() - service.settings.keep.answers
+        rows.execute(delete(Answer).where(over))
+
+
 def once(
     service: Service,
     caller: Caller,

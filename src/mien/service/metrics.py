@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+def gpu_memory() -> dict[str, float]:
+    """Bytes in use of each GPU that NVIDIA's tool knows; nothing where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return {}
+    asked = [tool, "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=3, check=True).stdout
+        rows = [line.split(",") for line in said.splitlines() if line.strip()]
+        return {index.strip(): float(used) * (1 << 20) for index, used in rows}
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
 
 
 class Metrics:
@@ -45,17 +61,14 @@ class Metrics:
             "mien_frames_per_second", "Of the last part, by worker", ["worker"], registry=own
         )
         self.streams = Gauge("mien_streams", "Live streams", registry=own)
-        self.gpu = Gauge(
-            "mien_gpu_memory_bytes", "GPU memory in use, by worker", ["worker"], registry=own
-        )
+        self.gpu = Gauge("mien_gpu_memory_bytes", "GPU memory in use", ["gpu"], registry=own)
 
     def note(self, name: str, facts: dict[str, Any]) -> None:
         """What a worker tells.
 
         Args:
             name: ``stages``: ``work`` and ``seconds`` by stage; ``frames``: ``count`` and, of
-                videos, ``fps`` and ``worker``; ``error``: ``work`` and ``error``, the class;
-                ``gpu``: ``worker`` and ``bytes``.
+                videos, ``fps`` and ``worker``; ``error``: ``work`` and ``error``, the class.
             facts: As above.
         """
         if name == "stages":
@@ -67,5 +80,3 @@ class Metrics:
                 self.fps.labels(facts["worker"]).set(facts["fps"])
         elif name == "error":
             self.errors.labels(facts["work"], facts["error"]).inc()
-        elif name == "gpu":
-            self.gpu.labels(facts["worker"]).set(facts["bytes"])

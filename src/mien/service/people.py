@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from mien import identity
 from mien.errors import MediaError, Refused
 from mien.identity import keys
 from mien.identity.packing import pack, seal, unpack, unseal
-from mien.service.database import Database, Person, new_id
+from mien.service.database import Answer, Database, Person, new_id
 from mien.service.problems import Problem, missing
 from mien.service.settings import ServiceSettings
 from mien.types import Consent, Identity, Scope
@@ -192,6 +192,8 @@ def revoke(database: Database, tenant: str, which: str) -> Person | None:
         if row.revoked is not None:
             return None
         row.revoked, row.sealed, row.name, row.note = time.time(), None, "", ""
+        answered = Answer.body["id"].as_string() == which  # they hold name and note
+        rows.execute(delete(Answer).where(Answer.tenant == tenant, answered))
     _forget(database)
     return row
 

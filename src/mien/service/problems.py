@@ -151,6 +151,11 @@ def of(error: MienError) -> Problem:
     return Problem(status, name, said, errors=errors)
 
 
+def database_gone() -> Problem:
+    """503: it will be back."""
+    return Problem(503, "database", "the database does not answer", retry_after=5)
+
+
 def answer(problem: Problem) -> JSONResponse:
     """The response."""
     return JSONResponse(

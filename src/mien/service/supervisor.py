@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mien import config
 from mien.service.asking import Service, sweep
 from mien.service.jobs import Jobs
+from mien.service.limits import forget
 from mien.service.settings import ServiceSettings
 from mien.service.worker import work
 
@@ -125,6 +126,8 @@ class Supervisor:
             if time.monotonic() - self._swept > SWEEP:
                 self._swept = time.monotonic()
                 sweep(self._service.settings.scratch)
+                with suppress(SQLAlchemyError):
+                    forget(self._service)
 
     def _look(self, place: _Place) -> None:
         now = time.monotonic()

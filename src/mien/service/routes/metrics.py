@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mien.service.asking import Parts, Service
 from mien.service.database import STATES, Job
+from mien.service.metrics import gpu_memory
 from mien.service.problems import missing
 
 PREFIX: Final = ""
@@ -38,6 +39,9 @@ def _ask(service: Service) -> None:
     metrics = service.metrics
     metrics.workers.set(service.calls.ready)
     metrics.waiting.set(service.calls.waiting)
+    if service.chain.provider != "cpu":
+        for gpu, used in gpu_memory().items():
+            metrics.gpu.labels(gpu).set(used)
     try:
         with service.database(write=False) as rows:
             count = func.count()
