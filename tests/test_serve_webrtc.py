@@ -95,8 +95,11 @@ class Red(MediaStreamTrack):
 
 
 @asynccontextmanager
-async def connected(url, ticket, *, codec="H264", track=None, sound=False):
-    """A peer that gets the picture; gives the connection and the track of it."""
+async def connected(url, ticket, *, codec="H264", track=None, sound=False, over=None):
+    """A peer that gets the picture; gives the connection and the track of it.
+
+    The offer is posted, or sent over the socket of a client.
+    """
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     came = asyncio.Queue()
     connection.on("track", came.put_nowait)
@@ -111,9 +114,13 @@ async def connected(url, ticket, *, codec="H264", track=None, sound=False):
         listen_at(transceiver.receiver.transport.transport, "127.0.0.1")
         await connection.setLocalDescription(offer)
         body = {"ticket": ticket, "sdp": connection.localDescription.sdp}
-        code, text = await asyncio.to_thread(post, url, body)
-        assert code == 200, text
-        answer = json.loads(text)["sdp"]
+        if over is not None:
+            over.say(type="offer", sdp=body["sdp"])
+            answer = (await asyncio.to_thread(over.words, "answer"))["sdp"]
+        else:
+            code, text = await asyncio.to_thread(post, url, body)
+            assert code == 200, text
+            answer = json.loads(text)["sdp"]
         await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         yield connection, await asyncio.wait_for(came.get(), 5), answer
     finally:
@@ -184,6 +191,19 @@ def test_a_camera_of_a_browser(server):
         assert client.words("swapped")["on"] is True
     assert image.shape == (240, 320, 3)
     assert near(image[60, 60], pageserver.BLUE)
+
+
+def test_an_offer_over_the_socket(server):
+    url, _ = server
+
+    async def look(client):
+        async with connected(url, "", over=client) as (_, track, _):
+            return await picture(track)
+
+    with joined(url) as (client, _):
+        client.say(type="offer", sdp="v=0")
+        assert "offer" in client.words("error")["message"]
+        assert near(asyncio.run(look(client))[100, 100], pageserver.BLUE)
 
 
 def test_a_key_frame_comes_when_it_is_asked_for(server):

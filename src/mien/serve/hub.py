@@ -50,6 +50,7 @@ class Client:
         fares: Figures of its camera, the same.
         heard: ``time.monotonic()`` of the last picture that came.
         came: Pictures that came.
+        dialing: Whether an offer of WebRTC is being answered.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Client:
         self.fares: dict[str, Any] = {}
         self.heard = time.monotonic()
         self.came = 0
+        self.dialing = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.role = ""
         self.metadata = False
@@ -158,6 +160,7 @@ class Hub:
         self._serial = 0
         self._frames = 0
         self._closing: set[asyncio.Task[None]] = set()
+        self._dials: set[asyncio.Task[None]] = set()
         self._sessions: dict[int, Client | None] = {}  # None: the engine is still closing it
         self._asked: dict[int, asyncio.Future[None]] = {}
         self._questions = 0
@@ -415,6 +418,28 @@ class Hub:
                 self._close_peer(client)
             raise
 
+    def _dial(self, client: Client, sdp: str) -> None:
+        """Answer an offer that came over the socket, over the socket."""
+        if client.dialing or not client.ticket:
+            client.say("error", message="an offer is being answered" if client.dialing
+                       else "this server offers no WebRTC")  # fmt: skip
+            return
+        client.dialing = True
+
+        async def answer() -> None:
+            try:
+                client.say("answer", sdp=await self.connect(client.ticket, sdp))
+            except UsageError as error:
+                client.say("error", message=str(error))
+            except TimeoutError:
+                client.say("error", message="no address was found in time")
+            finally:
+                client.dialing = False
+
+        task = asyncio.ensure_future(answer())
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
     @property
     def peers(self) -> int:
         """WebRTC connections that are open, or being closed."""
@@ -429,6 +454,8 @@ class Hub:
 
     async def close(self) -> None:
         """Close all WebRTC connections."""
+        for dial in self._dials:
+            dial.cancel()
         for client in self.clients:
             self._close_peer(client)
         if self._closing:
@@ -523,6 +550,8 @@ class Hub:
             case protocol.Pictures():
                 client.pictures = message.on
                 self._tell_viewers()
+            case protocol.Dial():
+                self._dial(client, message.sdp)
             case protocol.Hello():
                 raise UsageError("the message 'hello' came twice")
 

@@ -203,6 +203,13 @@ class Pictures(_Message):
     on: bool
 
 
+class Dial(_Message):
+    """An offer of WebRTC, by who cannot post it."""
+
+    type: Literal["offer"]
+    sdp: str = Field(max_length=MAX_OFFER)
+
+
 class Offer(_Message):
     """Asks for a WebRTC connection.
 
@@ -227,11 +234,15 @@ def offer(body: bytes) -> Offer:
         raise UsageError("expected an offer as JSON, with ticket and sdp") from error
 
 
-Message = Hello | Ack | Ping | Change | Pictures
+Message = Hello | Ack | Ping | Change | Pictures | Dial
 
 _KINDS: Final[dict[str, type[Message]]] = {
-    "hello": Hello, "ack": Ack, "ping": Ping, "set": Change, "pictures": Pictures,
+    "hello": Hello, "ack": Ack, "ping": Ping, "set": Change, "pictures": Pictures, "offer": Dial,
 }  # fmt: skip
+
+
+_OFFERS: Final = ('{"type":"offer"', '{"type": "offer"')
+"""How the one message begins that may be long."""
 
 
 def parse(text: str) -> Message:
@@ -240,8 +251,9 @@ def parse(text: str) -> Message:
     Raises:
         UsageError: It is too long, no JSON, or no message of this protocol.
     """
-    if len(text) > MAX_TEXT:
-        raise UsageError(f"a message has {len(text)} characters, the limit is {MAX_TEXT}")
+    limit = 2 * MAX_OFFER if text.startswith(_OFFERS) else MAX_TEXT
+    if len(text) > limit:
+        raise UsageError(f"a message has {len(text)} characters, the limit is {limit}")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
