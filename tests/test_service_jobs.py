@@ -25,7 +25,7 @@ pytest.importorskip("sqlalchemy")
 from sqlalchemy import select, update
 
 from mien.provenance.verifying import verify
-from mien.service.database import Database, Event, File, Job, Part
+from mien.service.database import Database, Event, File, Job, Part, Person
 from mien.service.executing import Executor, Models
 from mien.service.files import Files
 from mien.service.jobs import DEATHS, Jobs, Lost
@@ -433,6 +433,26 @@ def test_who_is_revoked_is_gone_from_all_jobs(shop, me, clip):
     assert "withdrawn" in shop.job(done).problem["detail"]
     with shop.database(write=False) as rows:
         assert not rows.scalars(select(File).where(File.job == done)).all()
+
+
+def test_who_was_revoked_by_a_server_that_died_is_gone_from_all_jobs(rows):
+    person = Person(tenant="a", basis="self", revoked=rows._clock.now)
+    with rows.database() as session:
+        session.add(person)
+    for tenant, who in (("a", person.id), ("a", "0" * 32), ("b", person.id)):
+        job = Job(tenant=tenant, key="k", kind="video", identities=f"{'1' * 32},{who}",
+                  asked={"name": "", "targets": [], "rules": []})  # fmt: skip
+        with rows.database() as session:
+            rows.add(session, job)
+        rows.files.put(rows.announce(tenant, job.id, "upload", "x", "").path, io.BytesIO(b"x"))
+    rows.catch_up()
+    with rows.database(write=False) as session:
+        query = select(Job.state).order_by(Job.created)
+        assert session.scalars(query).all() == ["canceled", "queued", "queued"]
+        assert len(session.scalars(select(File)).all()) == 2
+    rows.catch_up()
+    with rows.database(write=False) as session:
+        assert len(session.scalars(select(Event).where(Event.kind == "canceled")).all()) == 1
 
 
 def test_consent_that_is_withdrawn_stops_a_piece_of_work(shop, me, clip):

@@ -24,7 +24,7 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from mien.errors import MediaError
-from mien.service.database import Database, Delivery, Event, File, Job, Part, new_id
+from mien.service.database import Database, Delivery, Event, File, Job, Part, Person, new_id
 from mien.service.files import Files, Stored
 from mien.service.problems import details
 from mien.service.settings import KeepTable
@@ -39,6 +39,9 @@ DEATHS: Final = 16
 
 UNCOMMITTED: Final = 6 * 3600.0
 """Seconds after which a file goes that was announced and never committed."""
+
+CAUGHT_UP: Final = 30 * 86_400.0
+"""Seconds for which it is seen to that nothing is left of who was revoked."""
 
 LEFTOVERS: Final = ("upload", "tracks", "part")
 """Kinds of files that a job needs while it is worked on, or tried again."""
@@ -234,6 +237,22 @@ class Jobs:
                 rows.execute(update(File).where(File.job == job.id).values(expires=0.0))
         self.sweep()
         return len(each)
+
+    def catch_up(self) -> None:
+        """Stop what shows somebody who was revoked by a server that died before it could say so."""
+        with self.database(write=False) as rows:
+            query = (
+                select(Job.tenant, Person.id)
+                .join(Job, Job.tenant == Person.tenant)
+                .join(File, File.job == Job.id)
+                .where(Person.revoked > self._clock() - CAUGHT_UP)
+                .where(Job.identities.contains(Person.id))
+                .where(or_(File.expires.is_(None), File.expires > 0.0))
+                .distinct()
+            )
+            found = rows.execute(query).all()
+        for tenant, identity in found:
+            self.revoked(tenant, identity)
 
     # --- what workers do -----------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ def _background(  # noqa: PLR0917
         def once() -> bool:
             if time.monotonic() - swept[0] > SWEEP:
                 swept[0] = time.monotonic()
+                jobs.catch_up()
                 jobs.sweep()
                 executor.sweep()
             return hooks.deliver_once()

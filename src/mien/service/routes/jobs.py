@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, Upl
 from fastapi import Path as InPath
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from mien import policy
@@ -569,8 +569,10 @@ def _row(rows: Any, tenant: str, job: str) -> Job:
 def _shown(rows: Any, jobs: Sequence[Job]) -> list[JobOut]:
     """Jobs as they are sent."""
     ids, now = [job.id for job in jobs], time.time()
+    painted = _painted(rows, ids)
     parts: dict[str, list[Part]] = {}
-    for part in rows.scalars(select(Part).where(Part.job.in_(ids)).order_by(Part.number)):
+    pictures = [job.id for job in jobs if job.plan.get("kind") == "images"]
+    for part in rows.scalars(select(Part).where(Part.job.in_(pictures)).order_by(Part.number)):
         parts.setdefault(part.job, []).append(part)
     made: dict[tuple[str, str], database.File] = {}
     query = select(database.File).where(
@@ -581,13 +583,23 @@ def _shown(rows: Any, jobs: Sequence[Job]) -> list[JobOut]:
     )
     for file in rows.scalars(query):
         made[str(file.job), file.kind] = file
-    return [_one(job, parts.get(job.id, []), made) for job in jobs]
+    return [_one(job, painted.get(job.id, 0), parts.get(job.id, []), made) for job in jobs]
 
 
-def _one(job: Job, parts: Sequence[Part], made: dict[tuple[str, str], database.File]) -> JobOut:
+def _painted(rows: Any, jobs: Sequence[str]) -> dict[str, int]:
+    """Job → frames that were painted."""
+    query = select(Part.job, func.sum(Part.frames)).where(Part.job.in_(jobs)).group_by(Part.job)
+    return {job: int(frames) for job, frames in rows.execute(query)}
+
+
+def _one(
+    job: Job,
+    painted: int,
+    parts: Sequence[Part],
+    made: dict[tuple[str, str], database.File],
+) -> JobOut:
     asked, result = job.asked, made.get((job.id, "result"))
     names = [str(target["name"]) for target in asked["targets"]]
-    pictures = job.plan.get("kind") == "images"
     return JobOut.model_validate(
         {
             "id": job.id,
@@ -597,7 +609,7 @@ def _one(job: Job, parts: Sequence[Part], made: dict[tuple[str, str], database.F
             "stage": job.stage,
             "identities": job.identities.split(","),
             "targets": names,
-            "progress": progress_of(job, parts),
+            "progress": progress_of(job, painted),
             "created": _time(job.created),
             "started": _time(job.started),
             "ended": _time(job.ended),
@@ -607,9 +619,7 @@ def _one(job: Job, parts: Sequence[Part], made: dict[tuple[str, str], database.F
             "items": [
                 {"name": name, "state": part.state, "problem": part.problem}
                 for name, part in zip(names, parts, strict=False)
-            ]
-            if pictures
-            else [],
+            ],
             "result": None
             if result is None or job.state != "done"
             else {
@@ -625,11 +635,11 @@ def _one(job: Job, parts: Sequence[Part], made: dict[tuple[str, str], database.F
     )
 
 
-def progress_of(job: Job, parts: Sequence[Part]) -> dict[str, Any]:
-    """How far a job is, from its row and those of its parts."""
+def progress_of(job: Job, painted: int) -> dict[str, Any]:
+    """How far a job is, from its row and the frames that were painted."""
     done = job.done
     if job.stage != "follow" and job.state != "done":
-        done += sum(part.frames for part in parts)
+        done += painted
     total = job.total
     done = done if total is None else min(done, total)
     left = None
@@ -899,11 +909,11 @@ def _look(
 ) -> tuple[str, str, list[tuple[int, str, str]]]:
     with service.database(write=False) as rows:
         found = _row(rows, tenant, job)
-        parts = list(rows.scalars(select(Part).where(Part.job == job)))
+        painted = _painted(rows, [job]).get(job, 0)
         query = select(Event).where(Event.job == job, Event.tenant == tenant, Event.id > after)
         events = [
             (event.id, event.kind, json.dumps(event.data | {"at": event.at}))
             for event in rows.scalars(query.order_by(Event.id).limit(500))
         ]
-        progress = progress_of(found, parts)
+        progress = progress_of(found, painted)
     return found.state, json.dumps(progress), events
