@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def pool(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_HOME", str(home))  # the actors', which have no store and no policy
-        with scale.Pool(config.Settings(), actors=2) as made:
+        with scale.Pool(config.Settings(), actors=4) as made:  # Ray has as many cores
+            made.actors = 2
             made.begin()
             yield made
 
@@ -152,6 +154,40 @@ def test_a_worker_killed_in_the_midst_changes_nothing(tmp_path, pool, job, swapp
     assert shown[-1] == 30
     assert hashes(job, every) == wanted
     assert parts.join(job, output, every, swapper, options=OPTIONS, metadata={}) == 30
+
+
+def test_single_parts_for_several_threads(tmp_path, pool, job, swapper, plan, caplog):
+    """As a service gives them out; on the Ray that the pool began."""
+    from mien import scale
+
+    every, output = parts_of(job)[:2], tmp_path / "out.mp4"
+    painter = scale.Painter(config.Settings())
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(
+            threads.map(
+                lambda part: painter(
+                    job, part, output, swapper, plan, marker_of(plan), options=OPTIONS
+                ),
+                every,
+            )
+        )
+    made = hashes(job, every)
+    assert all(report.frames_out for report in reports)
+    job.path(every[0]).unlink()
+
+    def canceled(frames: int) -> None:
+        raise MediaError("canceled")
+
+    with pytest.raises(MediaError, match="canceled"):
+        painter(
+            *(job, every[0], output, swapper, plan, marker_of(plan)), options=OPTIONS,
+            progress=canceled,
+        )  # fmt: skip
+    painter.close()
+    crowded = scale.Painter(config.Settings(), threads=99, room=0)
+    crowded(job, every[0], output, swapper, plan, marker_of(plan), options=OPTIONS)
+    crowded.close()
+    assert hashes(job, every) == made
 
 
 def test_a_withdrawn_consent_stops_the_work(tmp_path, pool, job, plan):

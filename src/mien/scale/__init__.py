@@ -14,5 +14,6 @@ from mien.scale.capacity import nodes_for as nodes_for
 from mien.scale.capacity import speedup as speedup
 from mien.scale.folders import swap_folder as swap_folder
 from mien.scale.folders import swap_photos as swap_photos
+from mien.scale.painter import Painter as Painter
 from mien.scale.pool import Pool as Pool
 from mien.scale.videos import paint_parts as paint_parts

@@ -150,6 +150,11 @@ class Pool:
         return self._alone
 
     @property
+    def models(self) -> Words | None:
+        """Stage → what the actors loaded for it; None before one is ready."""
+        return self._models
+
+    @property
     def ready(self) -> int:
         """Actors with warm models."""
         return sum(hand.starting is None for hand in self._hands)
