@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +74,7 @@ class Painter:
         raises ends the work.
         """
         pool, report = self._pool(), Report()
+        options = replace(options, threads=options.threads or self._threads)  # wherever it is
         own = {stage: name for stage, (name, _) in swapper.models.items()}
         seen, people = watch or identity.Watch(), [rule.identity for rule in plan.rules]
         began = time.monotonic()
@@ -108,6 +110,13 @@ class Painter:
                 watch=watch,
             )
         return report
+
+    def leave(self) -> None:
+        """Let the actor of this thread go."""
+        with self._lock:
+            pool = self._pools.pop(threading.get_ident(), None)
+        if pool is not None:
+            pool.close()
 
     def close(self) -> None:
         """Let all actors go; nobody may be painting."""

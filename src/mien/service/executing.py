@@ -28,7 +28,7 @@ from mien.api.files import open_part
 from mien.api.plans import by_person, consent_to, made_of, people_of
 from mien.api.resuming import asked_of
 from mien.errors import MediaError, MienError, ModelError, NoFace, ProviderError, UsageError
-from mien.pipeline import Stream, Swapper
+from mien.pipeline import Report, Stream, Swapper
 from mien.provenance import Marker, Marks, credentials
 from mien.provenance.watermark import new_output_id
 from mien.service import problems
@@ -102,11 +102,13 @@ class Models:
         chosen: Name of a generator, empty for the usual → the models.
         limits: For files.
         watch: Says whose consent has ended.
+        paint: Paints a part of a video, here or elsewhere.
     """
 
     chosen: Callable[[str], Swapper]
     limits: media.Limits
     watch: Watch
+    paint: Callable[..., Report] = parts.paint
 
 
 class Holding:
@@ -640,7 +642,7 @@ class _Piece:
         here = parts.Part(part.number, part.first, part.end)
         path = job.path(here)
         if not path.is_file():  # else it was painted here, and did not get into the store
-            parts.paint(
+            self._models.paint(
                 job,
                 here,
                 output,

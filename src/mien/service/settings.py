@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -106,7 +107,9 @@ class ServiceSettings(Table):
             takes ``key`` in the data folder, which is made.
         workers: Worker processes of this server; 0 for none, where others do the work.
         executor: Who works on jobs: these workers, or a Ray cluster.
-        ray: Its address; empty for one that is found, or made.
+        ray: Its address, as for ``mien swap --ray``; empty begins one on this machine.
+        ray_actors: Parts of videos that each worker of this server has painted there at a time,
+            each by an actor of one core.
         keys: Whether requests need an API key; false on loopback alone.
         tls_cert: PEM file with the certificate and its chain.
         tls_key: PEM file with its key.
@@ -135,6 +138,7 @@ class ServiceSettings(Table):
     workers: int = Field(default=1, ge=0, le=64)
     executor: Literal["local", "ray"] = "local"
     ray: str = ""
+    ray_actors: int = Field(2, ge=1, le=256)
     keys: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -210,6 +214,8 @@ class ServiceSettings(Table):
                 raise UsageError(
                     f"cors {origin!r}: expected an origin like https://app.example.com"
                 )
+        if self.executor == "ray" and find_spec("ray") is None:
+            raise UsageError("executor = ray: Ray is not installed; pip install 'mien[scale]'")
         if self.data is None:
             home.folder()
         try:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +64,9 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
     tell("ready", answering.about())
     threads = [
         threading.Thread(target=act, args=(stop,), name=f"mien-{named}", daemon=True)
-        for named, act in _background(name, settings, database, answering, people, watch, tell)
+        for named, act in _background(
+            name, settings, chain, database, answering, people, watch, tell
+        )
     ]
     for thread in threads:
         thread.start()
@@ -100,6 +103,7 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
 def _background(  # noqa: PLR0917
     name: str,
     settings: ServiceSettings,
+    chain: config.Settings,
     database: Database,
     answering: Answering,
     people: People,
@@ -112,14 +116,23 @@ def _background(  # noqa: PLR0917
     files = Files(settings.files_url, **settings.files_options)
     jobs = Jobs(database, files, settings.keep, settings.lease_seconds)
     hooks = Webhooks(database, settings.webhook_prefixes, inner=settings.inner_addresses)
-    models = Models(answering.chosen, answering.limits, watch)
+    models, painter = Models(answering.chosen, answering.limits, watch), None
+    if settings.executor == "ray":
+        from mien.scale import Painter  # noqa: PLC0415 - Ray
+
+        painter = Painter(chain, settings.ray or "local")
+        models = replace(models, paint=painter)
     swept = [0.0]
 
     def work_on_jobs(stop: threading.Event) -> None:
         executor = Executor(
             jobs, people, models, settings, name, stop, note=lambda *said: tell("note", said)
         )
-        _over_and_over(executor.work_once, stop, POLL)
+        try:
+            _over_and_over(executor.work_once, stop, POLL)
+        finally:
+            if painter is not None:
+                painter.leave()
 
     def keep_house(stop: threading.Event) -> None:
         executor = Executor(jobs, people, models, settings, name, stop)
@@ -135,7 +148,8 @@ def _background(  # noqa: PLR0917
         _over_and_over(once, stop, POLL)
 
     house: tuple[str, Callable[[threading.Event], None]] = ("house", keep_house)
-    return [("jobs", work_on_jobs), house] if settings.executor == "local" else [house]
+    at_once = 1 if painter is None else settings.ray_actors
+    return [*[("jobs", work_on_jobs)] * at_once, house]
 
 
 def _over_and_over(act: Callable[[], bool], stop: threading.Event, pause: float) -> None:
