@@ -238,6 +238,35 @@ def test_a_blink_is_not_shut_eyes_and_does_no_harm():
     assert (asks.state, asks.done) == ("running", 0)
 
 
+def test_a_motion_counts_from_when_it_is_asked():
+    asks, at = begun(("left", "eyes", "mouth"))
+    turn = [0.1 * n for n in range(1, 9)]
+    for yaw in (*turn, *[0.8] * 4, *turn[::-1], *[0.0] * 6):
+        at += 1 / 15
+        asks(seen(at, {"yaw": yaw}))
+    assert (asks.state, asks.done, asks.asked) == ("running", 1, False)
+    told = None
+    for _ in range(30):  # shut a moment too early
+        at += 1 / 15
+        asks(seen(at, FULL["eyes"]))
+        told = at if asks.asked and told is None else told
+        if asks.done == 2:
+            break
+    assert (asks.state, asks.done) == ("running", 2)
+    assert told is not None
+    assert at - told >= 0.5
+
+
+def test_eyes_may_be_shut_while_the_mouth_is_wide_but_not_the_other_way_round():
+    both = {"mouth": 1.9, "shut": 1.0}
+    for first, done in (("mouth", 1), ("eyes", 0)):
+        asks, at = begun((first, "left", "right"))
+        for n in range(1, 10):
+            asks(seen(at + n / 15, both))
+        assert asks.done == done
+        assert asks.state == ("running" if done else "failed")
+
+
 def test_the_end_is_the_end():
     asks, at = begun()
     asks(seen(at + 0.1, faces=2, mesh=None))

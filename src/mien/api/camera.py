@@ -17,6 +17,10 @@ from mien.types import Consent, Identity
 SIZE: Final = (1280, 720)
 """Asked of a device: portraits want pixels."""
 
+FPS: Final = 15.0
+"""Frames a second of a file, which waits for nobody: enough to see motions, and few enough for a
+slow machine. A device gives its newest frame."""
+
 HINTS: Final = 2.0
 """Seconds between two hints."""
 
@@ -62,10 +66,11 @@ def enrol_live(
     session = Session(
         swapper.detector, swapper.landmarks, swapper.embed, challenge, mirrored=mirrored
     )
-    size = SIZE if camera.isdecimal() or camera.startswith("/dev/") else None
+    device = camera.isdecimal() or camera.startswith("/dev/")
+    size, fps = (SIZE, 0.0) if device else (None, FPS)
     told: tuple[int, bool, str] = (-1, False, "")
     when = 0.0
-    with closing(media.open_camera(camera, size=size)) as shots:
+    with closing(media.open_camera(camera, size=size, fps=fps)) as shots:
         for shot in shots:
             now = challenge.done, challenge.asked, challenge.prompt
             # What is asked is told at once; hints, which change from frame to frame, now and then.

@@ -369,6 +369,8 @@ class Challenge:
 
     def _turn(self, time: float, *, asked: bool, done: int) -> None:
         self.asked, self.done, self._began = asked, done, time
+        if asked:
+            self._since.clear()  # a motion counts from when it is asked
         self._rest, self._moved, self._rested = [], [], False
 
     def _fail(self, reason: str) -> None:
@@ -376,21 +378,19 @@ class Challenge:
 
 
 def motions(pose: Pose, usual: Pose) -> set[Motion]:
-    """Motions that a pose shows against the usual one.
+    """The motion that a pose shows against the usual one, if any.
 
-    Eyes and mouth count only where the face is seen from the front: a turn changes how they look.
+    Eyes and mouth count only where the face is seen from the front, since a turn changes how they
+    look, and eyes only where the mouth is not wide, since who yawns shuts them.
     """
     turn, lift = pose.yaw - usual.yaw, usual.pitch - pose.pitch
     if abs(turn) >= TURN:
         return {"left" if turn > 0 else "right"}
     if lift >= LIFT:
         return {"up"}
-    found: set[Motion] = set()
     if pose.mouth >= max(WIDE, usual.mouth + 0.3):
-        found.add("mouth")
-    if pose.eyes <= SHUT * usual.eyes and abs(turn) < NEAR[0]:
-        found.add("eyes")
-    return found
+        return {"mouth"}
+    return {"eyes"} if pose.eyes <= SHUT * usual.eyes and abs(turn) < NEAR[0] else set()
 
 
 def _jump(before: tuple[float, Pose, Floats], after: tuple[float, Pose, Floats]) -> str:
