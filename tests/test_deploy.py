@@ -348,26 +348,28 @@ def figures():
 
 
 def queries(check):
-    """Everything that asks Prometheus: where it stands, and what it asks."""
+    """Everything that asks Prometheus: where it stands, what it asks, labels that it shows."""
     board = json.loads((DEPLOY / "grafana/dashboards/mien.json").read_text("utf-8"))
     for panel in board["panels"]:
         for target in panel.get("targets", ()):
-            yield panel["title"], target["expr"]
+            yield panel["title"], target["expr"], target["legendFormat"]
     for variable in board["templating"]["list"]:
-        yield variable["name"], re.match(r"label_values\((.*), \w+\)", variable["definition"])[1]
+        found = re.match(r"label_values\((.*), (\w+)\)", variable["definition"])
+        yield variable["name"], found[1], f"{{{{{found[2]}}}}}"
     rules = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text("utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
-            yield rule["alert"], rule["expr"]
+            said = " ".join(re.findall(r"\$labels\.(\w+)", json.dumps(rule)))
+            yield rule["alert"], rule["expr"], " ".join(f"{{{{{name}}}}}" for name in said.split())
     for manifest in check.render(DEPLOY / "kubernetes/overlays/production"):
         if manifest["kind"] == "ScaledObject":
             for trigger in manifest["spec"]["triggers"]:
-                yield "scaling", trigger["metadata"]["query"]
+                yield "scaling", trigger["metadata"]["query"], ""
 
 
 def test_every_figure_that_is_asked_for_exists(check):
     known, seen = figures(), set()
-    for where, query in queries(check):
+    for where, query, shown in queries(check):
         named = re.findall(r"\b(mien_\w+)(?:\{([^}]*)\})?", query)
         assert named or "up{" in query, where
         for name, chosen in named:
@@ -375,9 +377,11 @@ def test_every_figure_that_is_asked_for_exists(check):
             labels = set(re.findall(r"(\w+)\s*[=!]~?\"", chosen))
             assert labels <= known[name] | {"instance", "job"}, f"{where}: {labels} of {name}"
             seen.add(name)
+        of = set().union(*(known[name] for name, _ in named)) | {"instance"}
         for labels in re.findall(r"\bby \(([^)]*)\)", query):
-            of = set().union(*(known[name] for name, _ in named)) | {"instance"}
-            assert set(labels.replace(" ", "").split(",")) <= of, f"{where}: by ({labels})"
+            of &= set(labels.replace(" ", "").split(","))
+            assert set(labels.replace(" ", "").split(",")) == of, f"{where}: by ({labels})"
+        assert set(re.findall(r"\{\{(\w+)\}\}", shown)) <= of, f"{where} shows {shown}"
     # And none is left out: by a name without its ending.
     plain = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in seen}
     assert plain == {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in known}
