@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from multiprocessing import active_children
@@ -30,6 +33,7 @@ from mien.service import live as live_
 from mien.types import Consent
 
 WAIT = 60.0
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,9 @@ class Server:
         return held.add(tenant, me, embedder="test", most=100).id
 
     def ask(self, method, path, headers=None, **more):
-        return self.parts.client.request(method, path, headers=headers or self.ann, timeout=120, **more)
+        return self.parts.client.request(
+            method, path, headers=headers or self.ann, timeout=120, **more
+        )
 
     def create(self, *identities, **wish):
         answer = self.ask("POST", "/v1/live", json={"identities": list(identities), **wish})
@@ -162,27 +168,27 @@ def test_pictures_come_back_swapped_and_marked_until_the_consent_ends(server, pi
     assert session["identities"] == [ada]
     with server.camera(session) as camera:
         assert camera.next("settings")["values"]["identity"] == ada
-        *_, (header, words, image) = fetch(camera, picture, 8)
+        *_, (header, words, image) = fetch(camera, picture, 5)
         assert header.flags & protocol.SWAPPED
         assert (header.width, header.height) == (640, 480)
         x0, y0, x1, y1 = np.int32(words["faces"][0]["box"])
         change = np.abs(image.astype(int) - picture[0])[y0:y1, x0:x1].mean()
         assert change > 8  # a JPEG alone changes it by less than 3
         assert label.find(image) is not None
-        mark = watermark.read(image)
+        mark = watermark.read(image, search=False)
         assert mark is not None
 
         time.sleep(0.6)
         fetch(camera, picture)
         until = time.monotonic() + 5
-        while (shown := server.show(session))["figures"]["frames"] < 9:
+        while (shown := server.show(session))["figures"]["frames"] < 6:
             assert time.monotonic() < until
             time.sleep(0.05)
             fetch(camera, picture)
         assert shown["state"] == "running"
         assert shown["figures"]["fps"] > 0
         assert 0 < shown["figures"]["age_p50"] <= shown["figures"]["age_p95"] < 5000
-        assert shown["figures"]["swapped"] >= 8
+        assert shown["figures"]["swapped"] >= 5
 
         changed = server.ask("PATCH", f"/v1/live/{session['id']}", json={"strength": 0.25})
         assert changed.status_code == 200
@@ -320,6 +326,26 @@ def test_limits_of_frames_and_of_idle_sessions(server, picture, monkeypatch):
     assert shown["problem"]["type"] == "urn:mien:problem:idle"
 
 
+def test_who_does_not_read_gets_the_newest_and_stalls_nobody(server, picture):
+    ada = server.identity()
+    slow, quick = server.create(ada), server.create(ada)
+    image, jpeg = picture
+    with server.camera(slow) as stalled, server.camera(quick) as other:
+        for _ in range(6):
+            stalled.send(jpeg, image.shape[1::-1])
+            fetch(other, picture)
+        stalled.send(jpeg, image.shape[1::-1])
+        fetch(other, picture, 2)  # cameras take turns: so the last was swapped, too
+        numbers = []
+        while not numbers or numbers[-1] < stalled.frame:
+            numbers.append(stalled.next()[0].frame)
+        assert numbers == sorted(set(numbers))
+        # Those that may be without an acknowledgement, and the newest.
+        assert len(numbers) <= protocol.WINDOW + 1
+    for one in (slow, quick):
+        server.ask("DELETE", f"/v1/live/{one['id']}")
+
+
 def test_a_revoked_key_ends_its_sessions(server):
     row, secret = keys.make(server.rows, "ann")
     headers = {"Authorization": f"Bearer {secret}"}
@@ -328,6 +354,34 @@ def test_a_revoked_key_ends_its_sessions(server):
     keys.revoke(server.rows, row.id)
     until = time.monotonic() + 4
     while server.show(session)["state"] != "ended":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_the_example_s_client_speaks_to_a_session(server, picture, tmp_path):
+    session = server.create(server.identity())
+    photo, saved = tmp_path / "photo.jpg", tmp_path / "last.jpg"
+    photo.write_bytes(picture[1])
+    base = str(server.parts.client.base_url).rstrip("/")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "clients" / "client.py"),
+         f"{base}/v1/live/{session['id']}#token={session['ticket']}", "--send", str(photo),
+         "--frames", "3", "--save", str(saved)],
+        capture_output=True, text=True, timeout=WAIT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 pictures of 640x480" in done.stdout
+    assert label.find(decode_jpeg(saved.read_bytes(), max_pixels=10**6)) is not None
+    server.ask("DELETE", f"/v1/live/{session['id']}")
+
+
+def test_an_engine_that_does_not_answer_is_ended(server, monkeypatch):
+    monkeypatch.setattr(live_, "HANGS", 4.0)
+    server.create(server.identity())
+    (engine,) = [child for child in active_children() if child.name == "mien-live"]
+    os.kill(engine.pid, signal.SIGSTOP)
+    until = time.monotonic() + 15
+    while engine.is_alive():
         assert time.monotonic() < until
         time.sleep(0.1)
 
@@ -349,4 +403,4 @@ def test_an_engine_that_dies_ends_its_sessions_and_another_comes(server, picture
         assert header.flags & protocol.SWAPPED
     server.ask("DELETE", f"/v1/live/{again['id']}")
     metrics = server.ask("GET", "/metrics").text
-    assert "mien_live_restarts_total 1.0" in metrics
+    assert "mien_live_restarts_total 2.0" in metrics  # and one that hung

@@ -179,6 +179,8 @@ class Visitors:
                     return
                 visit = self._visits[session] = _Visit(made, message["serial"])
                 self._settings(session, visit.perform)
+            case "ping":  # answered in turn, so that work that hangs is noticed
+                self._link.send("pong")
             case "close":
                 with self._sending:
                     self._visits.pop(session, None)

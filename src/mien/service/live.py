@@ -9,10 +9,12 @@ otherwise.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import logging
 import multiprocessing
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -34,7 +37,7 @@ from mien.serve.application import BUSY, REFUSED, attend
 from mien.serve.hub import FAILED, BusyError, Client, EndedError, Hub
 from mien.serve.options import Boxes, PageOptions, new_token
 from mien.serve.packets import Packet, Packets
-from mien.serve.shared import Board, Link
+from mien.serve.shared import SLOTS, Board, Link
 from mien.service import people, problems
 from mien.service.database import Key, Person, new_id
 from mien.service.keys import Caller
@@ -72,6 +75,9 @@ WITHDRAWN: Final = "the consent was withdrawn (rule consent.revoked)"
 
 LOOK: Final = 1.0
 """Seconds between two looks at who has gone, and whose consent has ended."""
+
+HANGS: Final = 30.0
+"""Seconds without an answer after which the engine's process is ended."""
 
 WAITING_PACKETS: Final = 32
 """Of video that may wait for the loop; then the pipe fills, and frames are left out."""
@@ -171,6 +177,8 @@ class Engine:
         hub: Who is connected.
         ready: Done when the process can swap.
         process: It.
+        answered: ``time.monotonic()`` at which it last did.
+        places: Sockets that there is shared memory for.
     """
 
     def __init__(
@@ -183,11 +191,13 @@ class Engine:
         loop = self._loop = asyncio.get_running_loop()
         self._service, self._work, self._heard, self._gone = service, work, heard, gone
         host = service.settings.host
+        self.places = _places()
+        self.answered = time.monotonic()
         self._options = PageOptions(
             host,
             0,
             new_token(),
-            sessions=2 * PLACES,  # sockets that take another's place while that is being closed
+            sessions=self.places,
             clients=SOCKETS,
             webrtc=find_spec("aiortc") is not None,
             peers=PLACES,
@@ -204,7 +214,9 @@ class Engine:
             OSError: There is no memory to share, or no process to be had.
         """
         context = multiprocessing.get_context("spawn")
-        lock, sizes = context.Lock(), Boxes(self._options.sessions).sizes
+        if not self.places:
+            raise OSError(errno.ENOSPC, "there is too little shared memory in /dev/shm")
+        lock, sizes = context.Lock(), Boxes(self.places).sizes
         self._board = Board(sizes, lock)
         ours, theirs = context.Pipe()
         packets_in, packets_out = context.Pipe(duplex=False)
@@ -233,6 +245,16 @@ class Engine:
     def send(self, kind: str, **values: Any) -> None:
         """Tell the process something."""
         self._link.send(kind, **values)
+
+    def look(self) -> None:
+        """End the process if it does not answer any more; else ask it again."""
+        if not self.ready.done() or self.ready.exception() is not None:
+            self.answered = time.monotonic()
+        elif time.monotonic() - self.answered > HANGS:
+            log.error("the engine of live did not answer for %.0f s", HANGS)
+            self.process.kill()
+        else:
+            self.send("ping")
 
     async def prepare(self, session: Session) -> None:
         """Let the process take up a session.
@@ -405,8 +427,9 @@ class Live:
         if sum(s.tenant == tenant for s in held) >= most:
             raise Problem(429, "streams", f"{most} live sessions are open already; delete one",
                           retry_after=10)  # fmt: skip
-        if len(held) >= PLACES:
-            raise Problem(503, "streams", f"all {PLACES} places are taken", retry_after=10)
+        places = PLACES if self._engine is None else min(PLACES, self._engine.places)
+        if len(held) >= places:
+            raise Problem(503, "streams", f"all {places} places are taken", retry_after=10)
 
     def give_ticket(self, session: Session) -> str:
         """A new ticket; one that was given before holds no more.
@@ -575,8 +598,10 @@ class Live:
                 now = time.monotonic()
                 for session in list(self._sessions.values()):
                     self._look_at(session, now)
-                await self._look_at_rows()
+                if self._engine is not None:
+                    self._engine.look()
                 self._measure()
+                await self._look_at_rows()
             except SQLAlchemyError:
                 log.warning("live: the database does not answer")
             except Exception:
@@ -656,6 +681,8 @@ class Live:
 
     def _heard(self, engine: Engine, message: dict[str, Any]) -> None:
         match message["kind"]:
+            case "pong":
+                engine.answered = time.monotonic()
             case "ready":
                 if not engine.ready.done():
                     engine.ready.set_result(None)
@@ -724,6 +751,19 @@ class Live:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
+
+
+def _places() -> int:
+    """For how many sockets there is shared memory; a container has little unless it is told.
+
+    More than sessions, since a socket may take the place of one that is still being closed.
+    Writing where there is none would end this process.
+    """
+    most, where = 2 * PLACES, Path("/dev/shm")
+    if not where.is_dir():
+        return most
+    each = SLOTS * (sum(Boxes(1).sizes) - Boxes(0).sizes[0])
+    return min(most, int(0.8 * shutil.disk_usage(where).free) // each)
 
 
 def _error(kind: str, message: str) -> Exception:
