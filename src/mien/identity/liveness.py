@@ -75,7 +75,7 @@ class Session:
     def see(self, frame: Frame, time: float) -> tuple[Seen, Image]:
         """What the next frame shows, and its ``(H, W, 3)`` picture, not mirrored."""
         image = frame.image
-        picture = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+        picture = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
         if self._mirrored:
             image = np.ascontiguousarray(image[:, ::-1])
             frame = Frame(image, frame.index, frame.pts, frame.time_base)
