@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -171,14 +172,12 @@ def service_settings() -> Any:
     Raises:
         UsageError: The extra ``serve`` is not installed.
     """
-    try:
-        import fastapi  # noqa: F401
-        import sqlalchemy  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"the service needs packages of its own ({error.name} is missing): "
-            f"pip install 'mien[serve]'"
-        ) from error
+    for package in ("fastapi", "uvicorn", "sqlalchemy", "alembic", "fsspec", "python_multipart"):
+        if find_spec(package) is None:
+            raise UsageError(
+                f"the service needs packages of its own ({package} is missing): "
+                f"pip install 'mien[serve]'"
+            )
     from mien.service.settings import load
 
     return load
