@@ -10,6 +10,7 @@
 
 FROM python:3.11-slim-bookworm AS build
 ARG EXTRAS=serve,postgres,s3
+ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /build
 COPY pyproject.toml requirements-dev.txt README.md LICENSE NOTICE ./
 COPY src src

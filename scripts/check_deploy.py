@@ -103,6 +103,8 @@ def setup(dockerfile: Path, folder: Path, python: str, extras: str | None) -> Pa
         if name == "ARG":
             key, _, value = rest.partition("=")
             variables[key] = extras if key == "EXTRAS" and extras else value
+        elif name == "ENV":
+            variables |= dict(pair.split("=", 1) for pair in shlex.split(rest))
         elif name == "COPY":
             *sources, target = rest.split()
             for source in sources:

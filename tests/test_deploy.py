@@ -63,6 +63,7 @@ def test_image_is_small_and_not_root(check, path):
     assert [rest for name, rest in last if name == "COPY"] == ["--from=build /opt/mien /opt/mien"]
     assert not [rest for name, rest in last if name == "RUN" and "pip" in rest]
     assert "ORT_DISABLE_TELEMETRY=1" in words["ENV"]
+    assert dict(build)["ENV"] == "ORT_DISABLE_TELEMETRY=1"
     assert "RAY_USAGE_STATS_ENABLED=0" in words["ENV"]
     assert not [rest for name, rest in build + last if name == "ADD"]
     assert "--index" not in path.read_text("utf-8")
