@@ -317,9 +317,8 @@ def loop(clip: Path, output: Path, seconds: float) -> int:
     to_and_fro = pictures + pictures[-2:0:-1]
     frames = round(seconds * float(rate))
     with av.open(str(output), "w") as file:
-        made = file.add_stream(
-            "libx264", rate=rate, options={"preset": "veryfast", "g": str(round(rate))}
-        )
+        each = {"preset": "veryfast", "g": str(round(rate)), "sc_threshold": "0"}
+        made = file.add_stream("libx264", rate=rate, options=each)
         made.height, made.width = pictures[0].shape[0] * 2 // 3, pictures[0].shape[1]
         made.pix_fmt = "yuv420p"
         for number in range(frames):

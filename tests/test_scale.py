@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -208,6 +209,44 @@ def test_a_withdrawn_consent_stops_the_work(tmp_path, pool, job, plan):
             options=OPTIONS, done=withdraw,
         )  # fmt: skip
     assert len(job.missing(every)) == len(every) - 1
+
+
+def test_jobs_of_the_service_are_painted_by_actors(tmp_path):
+    """From the upload to a result that passes ``mien verify``, with real processes."""
+    import serviceserver
+
+    clip = material.write_clip(tmp_path / "clip.mp4", material.pan(frames=24), fps=25)
+    home = {"MIEN_HOME": os.environ["MIEN_HOME"]}
+    seen: set[str] = set()
+    with (
+        serviceserver.serving(
+            tmp_path / "service", ["ann"], home, executor="ray", part_seconds="0.4"
+        ) as server,
+        server.client("ann") as client,
+    ):
+        person = client.post(
+            "/v1/identities",
+            files={"photos": material.PORTRAIT.read_bytes()},
+            data={"consent": "synthetic"},
+        ).json()["id"]
+        begun = client.post(
+            "/v1/jobs",
+            files={"target": ("clip.mp4", clip.read_bytes())},
+            data={"identity": person},
+        )
+        assert begun.status_code == 201, begun.text
+        job, until = begun.json(), time.monotonic() + 100
+        while job["state"] in ("queued", "running") and time.monotonic() < until:
+            time.sleep(0.2)
+            running = subprocess.check_output(["ps", "-eo", "args"], text=True)
+            seen |= {line.strip() for line in running.splitlines() if "ray::" in line}
+            job = client.get(f"/v1/jobs/{job['id']}").json()
+        assert job["state"] == "done", server.log.read_text()
+        made = tmp_path / "made.mp4"
+        made.write_bytes(client.get(f"/v1/jobs/{job['id']}/result").content)
+    assert job["found"]["swapped"] == 24
+    assert "ray::Worker.paint" in seen
+    assert api.verify(made).status == 0
 
 
 def test_more_nodes_for_more_streams():
