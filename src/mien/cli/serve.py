@@ -9,7 +9,7 @@ import asyncio
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,6 @@ from mien.cli.terminal import Terminal
 from mien.errors import MediaError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from mien.service.asking import Service
     from mien.service.settings import ServiceSettings
 
@@ -98,7 +96,7 @@ def serve(  # noqa: PLR0917
 
 
 async def _served(
-    app: FastAPI, door: socket.socket, parts: Service, settings: ServiceSettings, terminal: Terminal
+    app: Any, door: socket.socket, parts: Service, settings: ServiceSettings, terminal: Terminal
 ) -> None:
     """Serve until a signal; says when requests are taken, and when they are answered."""
     import uvicorn

@@ -127,8 +127,10 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=parts.settings.cors,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=[
+                *("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Range"),
+            ],
             expose_headers=[
                 *("Content-Range", "Idempotency-Replayed", "Location"),
                 *("Mien-Faces", "Mien-Output-Id", "Retry-After"),

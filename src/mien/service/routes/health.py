@@ -25,6 +25,8 @@ _NOT: Final = {
 class Health(BaseModel):
     """Fine; anything else is a problem."""
 
+    model_config = {"json_schema_extra": {"examples": [{"status": "ok"}]}}
+
     status: Literal["ok"] = "ok"
 
 

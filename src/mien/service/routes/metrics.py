@@ -23,7 +23,13 @@ router = APIRouter(tags=["health"])
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": "mien_workers_ready 1.0"}
+            }
+        }
+    },
     summary="Figures for Prometheus",
 )
 def show_metrics(service: Parts) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
@@ -20,7 +20,7 @@ router = APIRouter(tags=["policy"])
 class MarksOut(BaseModel):
     """What is asked of marks."""
 
-    preset: Literal["any", "usual", "regulated"] | str
+    preset: str = Field(description="The least that a label may be: usual or regulated.")
     languages: list[str] = Field(description="Of the label; empty for any.")
     may_be_off: list[str] = Field(description="Marks that this tenant may turn off.")
 
@@ -41,8 +41,37 @@ class LimitsOut(BaseModel):
     bytes_kept: int
 
 
+EXAMPLE: Final[dict[str, Any]] = {
+    "contact": "abuse@example.org",
+    "consent": ["self", "written"],
+    "target_consent": "required",
+    "target_bases": ["self", "written", "licensed"],
+    "live": True,
+    "several_people": True,
+    "max_faces": 0,
+    "self_liveness": False,
+    "marks": {"preset": "usual", "languages": [], "may_be_off": []},
+    "limits": {
+        "photo_bytes": 67_108_864,
+        "body_bytes": 4_294_967_296,
+        "pixels": 50_000_000,
+        "frame_pixels": 33_554_432,
+        "seconds": 7200.0,
+        "frames": 1_000_000,
+        "photos": 16,
+        "identities": 1000,
+        "calls_a_minute": 600,
+        "jobs": 20,
+        "bytes_kept": 53_687_091_200,
+    },
+    "url_prefixes": [],
+}
+
+
 class PolicyOut(BaseModel):
     """What is allowed."""
+
+    model_config = {"json_schema_extra": {"examples": [EXAMPLE]}}
 
     contact: str = Field(description="Where abuse is reported.")
     consent: list[str] = Field(description="Bases of portraits that are accepted.")

@@ -55,7 +55,12 @@ def swap_picture(  # noqa: PLR0917
         UploadFile, File(description="The picture to change: JPEG, PNG, WebP or BMP.")
     ],
     identity: Annotated[
-        str | None, Form(pattern=ID, description="Id of an identity; or send `source`.")
+        str | None,
+        Form(
+            pattern=ID,
+            description="Id of an identity; or send `source`.",
+            examples=["0f5e2ab07d0c4d6f9c1b1f6d2a9f4e11"],
+        ),
     ] = None,
     source: Annotated[
         list[UploadFile] | None,
@@ -72,7 +77,11 @@ def swap_picture(  # noqa: PLR0917
     target_note: Annotated[str, Form(max_length=1000, pattern=TEXT)] = "",
     faces: Annotated[
         str,
-        Form(pattern=FACES, description="all, largest, left, right, or a number from the left."),
+        Form(
+            pattern=FACES,
+            description="all, largest, left, right, or a number from the left.",
+            examples=["largest"],
+        ),
     ] = "all",
     generator: Annotated[
         str | None,
