@@ -1,9 +1,10 @@
 """Kill worker, server and database while jobs are worked on, and look at what the jobs made.
 
-    PYTHONPATH=tests python scripts/measure_crash.py [--times 10] [--seed 1]
+    PYTHONPATH=tests python scripts/measure_crash.py [--times 10] [--seed 1] [--frames 40]
+        [--victims worker server database]
 
 A job is run undisturbed first. Then for each victim as many jobs are run as `--times` says, and in
-each the victim gets kill -9 at a random moment of the job. The server and the database are started
+each the victim gets kill -9 at a random point of the job. The server and the database are started
 again; workers are started again by the server. In the end every job has to be done, with the times
 of all frames, the sound and the marks of an undisturbed run, each part committed once, and one
 result.
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--victims", nargs="+", default=["worker", "server", "database"])
     wanted = parser.parse_args()
     chance = random.Random(wanted.seed)
     with tempfile.TemporaryDirectory(prefix="mien-crash-") as name, contextlib.ExitStack() as stack:
@@ -95,6 +97,8 @@ def main() -> None:
             ("server", kill_server),
             ("database", lambda: kill_database(database)),
         ):
+            if victim not in wanted.victims:
+                continue
             faults, seconds = [], []
             for number in range(wanted.times):
                 one.ready()
