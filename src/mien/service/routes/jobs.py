@@ -853,8 +853,8 @@ def span_of(text: str, size: int) -> tuple[int, int] | None:
     responses={
         200: {
             "description": "Server-sent events: `created`, `running`, `followed`, `part`, `paused`,"
-            " `again`, `anew`, `done`, `failed`, `canceled`, `removed`, each with an id; and `progress`,"
-            " without.",
+            " `again`, `anew`, `done`, `failed`, `canceled`, `removed`, each with an id; and"
+            " `progress`, without.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **documented(),
