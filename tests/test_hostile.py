@@ -625,7 +625,6 @@ FORBIDDEN_IMPORTS = {
     "shelve",
     "marshal",
     "joblib",
-    "yaml",
 }
 
 
@@ -669,6 +668,8 @@ def dangers(path):
             yield "allows pickle"
         if "shell" in keywords and not says("shell", False):
             yield "runs a shell"
+        if name.startswith("yaml.") and name not in ("yaml.safe_load", "yaml.safe_load_all"):
+            yield f"{name} may run code"
         if name == "torch.load" and not says("weights_only", True):
             yield "torch.load may run code"
         if name.endswith((".extractall", ".unpack_archive")):
