@@ -25,6 +25,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTRAIT = ROOT / "examples/media/portrait-1.jpg"
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip", type=Path, nargs="?", default=ROOT / "examples/media/clip.mp4")
     parser.add_argument("--seconds", type=float, default=40.0, help="length after looping")
-    parser.add_argument("--part", type=float, default=5.0, help="least length of a part")
+    parser.add_argument("--part", type=float, default=4.7, help="least length of a part")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeat", type=int, default=5, help="of 1 and 2 workers")
     parser.add_argument("--fps", type=float, default=15.0, help="of live streams")
@@ -317,13 +318,17 @@ def loop(clip: Path, output: Path, seconds: float) -> int:
     to_and_fro = pictures + pictures[-2:0:-1]
     frames = round(seconds * float(rate))
     with av.open(str(output), "w") as file:
-        each = {"preset": "veryfast", "g": str(round(rate)), "sc_threshold": "0"}
-        made = file.add_stream("libx264", rate=rate, options=each)
+        how = {"preset": "veryfast", "g": "9999", "sc_threshold": "0", "forced-idr": "1"}
+        made = file.add_stream("libx264", rate=rate, options=how)
         made.height, made.width = pictures[0].shape[0] * 2 // 3, pictures[0].shape[1]
         made.pix_fmt = "yuv420p"
         for number in range(frames):
             picture = to_and_fro[number % len(to_and_fro)]
-            file.mux(made.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts, frame.time_base = number, 1 / rate
+            key = number % round(rate) == 0
+            frame.pict_type = PictureType.I if key else PictureType.NONE
+            file.mux(made.encode(frame))
         file.mux(made.encode(None))
     return frames
 
