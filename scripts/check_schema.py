@@ -185,8 +185,8 @@ def hostile(
             },
         )
     if large:
-        yield "large", {"content": bytes(80 << 20), "headers": form}
-        yield "a large field", {"data": dict.fromkeys(texts or ["x"], "y" * (2 << 20))}
+        yield "large body", {"content": bytes(80 << 20), "headers": form}
+        yield "large field", {"data": dict.fromkeys(texts or ["x"], "y" * (2 << 20))}
 
 
 def bomb() -> bytes:
@@ -263,7 +263,7 @@ def attack(
 
     Args:
         document: OpenAPI.
-        ask: Sends.
+        ask: Sends; gives None where the line was closed without an answer.
         identity: One that there is.
         large: Also what takes long.
         every: Each request of so many.
@@ -290,6 +290,12 @@ def attack(
                         continue
                     count += 1
                     answer = ask(method.upper(), place, **said)
+                    if answer is None:
+                        # Who is told that it is too much may find the line closed (RFC 9110,
+                        # 15.5.14); all else must be answered.
+                        if not what.startswith("large"):
+                            found.append(f"{method.upper()} {place[:80]} ({what}): no answer")
+                        continue
                     said_wrong = wrong(document, operation, answer)
                     # Some paths are none of the document's: what is not there is 404.
                     if said_wrong and not (place != places[0] and answer.status_code == 404):
@@ -340,9 +346,12 @@ def main() -> int:
         with httpx.Client(base_url=url, timeout=90) as client:
             document = client.get("/openapi.json").json()
 
-            def ask(method: str, path: str, **said: Any) -> httpx.Response:
+            def ask(method: str, path: str, **said: Any) -> httpx.Response | None:
                 headers = {"Authorization": f"Bearer {key}", **said.pop("headers", {})}
-                return client.request(method, path, headers=headers, **said)
+                try:
+                    return client.request(method, path, headers=headers, **said)
+                except httpx.TransportError:
+                    return None
 
             enrolled = ask(
                 "POST",

@@ -4,6 +4,7 @@ Each operation of the OpenAPI document has a row in :data:`OPERATIONS` and is tr
 row fails. The models are real, and work in this process.
 """
 
+import http.client
 import json
 import os
 import re
@@ -67,6 +68,9 @@ OPERATIONS = {
 CLOSED = sorted(name for name, scope in OPERATIONS.items() if scope != "open")
 OF_ONE = sorted(name for name in OPERATIONS if "{" in name)
 LISTS = ["GET /v1/identities", "GET /v1/jobs", "GET /v1/live"]
+HIDDEN = ["HEAD /v1/jobs/{job}/result", "HEAD /v1/jobs/{job}/tracks"]
+"""Not in the document either."""
+
 SOCKETS = ["/v1/live/{live_id}/socket"]
 """Not in the document, which knows no sockets; see the test of them below."""
 
@@ -261,6 +265,32 @@ def test_nobody_comes_in_without_a_key_that_is_for_it(house, operation):
         assert answer.status_code == 403
         assert answer.json()["type"] == "urn:mien:problem:scope"
     assert house.state() == before
+
+
+def test_every_route_that_the_document_leaves_out_is_known(house):
+    found = set()
+    for module in application.MODULES:
+        prefix = getattr(module, "PREFIX", application.PREFIX)
+        for route in module.router.routes:
+            found |= {f"{method} {prefix}{route.path}" for method in getattr(route, "methods", ())}
+    assert found - set(OPERATIONS) == set(HIDDEN)
+
+
+@pytest.mark.parametrize("operation", HIDDEN)
+def test_hidden_routes_tell_nothing_either(house, operation):
+    theirs = house.ask("bob", operation, ids=house.things)
+    assert theirs.status_code == 404
+    assert "etag" not in theirs.headers
+    mine = house.ask("ann", operation, ids=house.things)
+    assert mine.headers["content-length"] == str(len(SECRET))
+
+
+@pytest.mark.parametrize("operation", [o for o, scope in OPERATIONS.items() if scope == "open"])
+def test_what_needs_no_key_says_nothing_of_anybody(house, operation):
+    house.ask("ann", "GET /v1/jobs/{job}", ids=house.things)
+    answer = house.ask("", operation)
+    for word in (SECRET, *house.things.values()):
+        assert word not in answer.text
 
 
 @pytest.mark.parametrize("operation", OF_ONE)
@@ -504,6 +534,26 @@ def test_urls_reach_neither_files_nor_addresses_inside(house, monkeypatch, url):
     assert tried == []
     assert "root:" not in as_target.text
     assert house.state() == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/v1/../etc/passwd",
+     "/v1/jobs/..%2f..%2fservice.db/result", "/v1/jobs/%2fetc%2fpasswd/result", "/service.db",
+     "/data/service.db", "/files/", "/v1/jobs/\\..\\..\\key/tracks", "/.git/config", "/key"],
+)  # fmt: skip
+def test_paths_reach_no_files(service, path):
+    """As they are, on the wire: clients would tidy them."""
+    line = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+    line.putrequest("GET", path, skip_host=False)
+    line.putheader("Authorization", f"Bearer {service.keys['bob']}")
+    line.endheaders()
+    answer = line.getresponse()
+    body = answer.read()
+    line.close()
+    assert answer.status in (400, 404, 422)
+    assert b"root:" not in body
+    assert b"SQLite" not in body
 
 
 @pytest.mark.parametrize(
