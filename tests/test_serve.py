@@ -259,7 +259,7 @@ def test_who_is_not_let_in(server, hello, says):
         ("[" * 4000, "a message is no JSON"),
         (
             '{"type": "dance"}',
-            "expected a message of type hello, ack, ping, set, pictures, not 'dance'",
+            "expected a message of type hello, ack, ping, set, pictures, offer, not 'dance'",
         ),
         ("x" * 5000, "a message has 5000 characters, the limit is 4096"),
         (b"GIF89a", "expected a picture that begins with MIEN, and something else came"),
