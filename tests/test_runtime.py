@@ -434,3 +434,15 @@ def test_unknown_provider_names_those_that_exist(graph: Path):
 )
 def test_int8_is_quick_where_the_processor_has_an_instruction_for_it(said, quick):
     assert runtime.int8_is_quick(lambda _: said) is quick
+
+
+def test_nothing_is_reported_to_anybody(tmp_path):
+    """ONNX Runtime's wheels keep an id of the machine and a queue of events, unless told not to."""
+    program = "from mien import zoo; zoo.Zoo().open('facemesh')"
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    }
+    place = {"HOME": str(tmp_path), "MIEN_HOME": str(tmp_path / "mien")}
+    subprocess.run([sys.executable, "-c", program], env=kept | place, check=True, timeout=60)
+    names = [p.name for p in tmp_path.rglob("*")]
+    assert not [n for n in names if "deviceid" in n or "onnxruntime" in n.lower()]

@@ -7,10 +7,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime's wheels report their use to its makers, and look at this when they are imported;
+# later calls that turn it off come too late. Whoever wants it on sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from mien.api import Person as Person
