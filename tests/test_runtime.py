@@ -1,6 +1,9 @@
 """Loading and running of tiny graphs, and the errors that name what is wrong."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
