@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,7 +18,7 @@ import ray
 from mien import __version__, config, errors
 from mien.errors import ProviderError, UsageError
 from mien.scale.carried import Words
-from mien.scale.worker import Worker
+from mien.scale.worker import Worker, scratch
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,7 @@ class Pool:
             if self._owner:
                 self._owner = False
                 ray.shutdown()
+            shutil.rmtree(scratch(self._session), ignore_errors=True)  # of those that were lost
 
     @property
     def alone(self) -> bool:

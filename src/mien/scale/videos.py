@@ -92,9 +92,7 @@ def paint_parts(  # noqa: PLR0917
         frames = dict(_lengths(missing, reader.pts))
     painted = 0
     answers = pool.spread(
-        sorted(
-            missing, key=lambda part: -frames[part.number]
-        ),  # so that nobody waits for a long one
+        sorted(missing, key=lambda part: -frames[part.number]),  # nobody waits for a long one
         lambda actor, part: actor.paint.remote(what, (part.number, part.first, part.end)),
         watch or watching([rule.identity for rule in plan.rules], "video"),
         most=len(missing),

@@ -28,6 +28,15 @@ VIDEO: Final = ".video"
 """Suffix of copies of videos."""
 
 
+def scratch(session: str) -> Path:
+    """The folder of all workers of one pool on this machine.
+
+    Args:
+        session: Of the pool; a word nobody can guess.
+    """
+    return Path(tempfile.gettempdir()) / f"mien-{session}"
+
+
 class Worker:
     """One actor's models and scratch folder. Errors of mien are answers, not exceptions."""
 
@@ -37,7 +46,7 @@ class Worker:
         Args:
             session: Of the driver; a word nobody can guess, the same for all its workers.
         """
-        self._shared = Path(tempfile.gettempdir()) / f"mien-{session}"
+        self._shared = scratch(session)
         self._own = self._shared / uuid.uuid4().hex
         self._swapper: pipeline.Swapper | None = None
         self._work: _Work | None = None
