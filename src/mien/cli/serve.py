@@ -101,12 +101,19 @@ async def _served(
     """Serve until a signal; says when requests are taken, and when they are answered."""
     import uvicorn
 
+    from mien.serve import protocol
+
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             log_level="error",
             access_log=False,
             server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=protocol.MAX_MESSAGE,
+            ws_ping_interval=5,
+            ws_ping_timeout=10,
+            ws_per_message_deflate=False,
             timeout_graceful_shutdown=10,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

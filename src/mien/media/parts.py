@@ -32,7 +32,6 @@ def key_times(path: Path) -> list[int]:
     """
     with open_input(path) as container:
         stream = video_stream(container, path)
-        stream.discard = av.stream.Discard.nonkey
         try:
             times = {
                 packet.pts

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException as PlainError
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from mien import __version__, config
 from mien.errors import MienError
@@ -144,7 +146,7 @@ def _tell_problems(app: FastAPI) -> None:
 
     @app.exception_handler(PlainError)
     @app.exception_handler(HTTPException)
-    def plain(_: Request, error: PlainError) -> Response:
+    def plain(request: Request, error: PlainError) -> Response:
         if isinstance(error, Problem):
             return answer(error)
         if isinstance(error.__cause__, OSError):
@@ -152,7 +154,10 @@ def _tell_problems(app: FastAPI) -> None:
             return answer(full)
         names = {404: "not-found", 405: "method", 400: "unreadable"}
         name = names.get(error.status_code, "failed")
-        return answer(Problem(error.status_code, name, str(error.detail), headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(app, request.scope))
+        return answer(Problem(error.status_code, name, str(error.detail), headers=headers))
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -173,6 +178,15 @@ def _tell_problems(app: FastAPI) -> None:
     @app.exception_handler(TimeoutError)
     def database(_: Request, error: Exception) -> Response:
         return answer(database_gone())
+
+
+def _methods(app: FastAPI, scope: Scope) -> list[str]:
+    """What may be done at a path, by all routes together: each knows its own alone."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _document(app: FastAPI) -> None:

@@ -31,6 +31,12 @@ Note = Callable[[str, dict[str, Any]], None]
 QUEUED: Final = 20.0
 """Seconds that a call waits for a worker at most."""
 
+WORTH: Final = 0.75
+"""Share of that which the queue is made to last."""
+
+KNOWN: Final = 10_000
+"""Keys that are remembered to have been refused."""
+
 _SECONDS: Final = 1.0
 """Taken for the length of a call before the first is done."""
 
@@ -74,6 +80,7 @@ class Calls:
         self._turns: deque[object] = deque()
         self._change = threading.Condition()
         self._mean = _SECONDS
+        self._refused: dict[str, float] = {}
 
     # --- for who starts workers ----------------------------------------------------------------
 
@@ -137,11 +144,12 @@ class Calls:
         with self._change:
             return next((line.about for line in self._lines if line.about), {})
 
-    def ask(self, kind: Kind, **said: Any) -> dict[str, Any]:
+    def ask(self, kind: Kind, *, whose: str = "", **said: Any) -> dict[str, Any]:
         """Let a worker do something, and wait for it.
 
         Args:
             kind: What.
+            whose: Key of who asks. Who was refused comes before those who were not.
             said: Facts, of plain types and paths.
 
         Returns:
@@ -152,7 +160,7 @@ class Calls:
             Problem: 503 with Retry-After: there is no worker, too many wait, or the worker died or
                 took too long.
         """
-        line, answer = self._line(), Future[dict[str, Any]]()
+        line, answer = self._line(whose), Future[dict[str, Any]]()
         begun = time.monotonic()
         with self._change:
             line.waiting = answer
@@ -173,15 +181,16 @@ class Calls:
             self._mean += 0.2 * (time.monotonic() - begun - self._mean)
         return found
 
-    def _line(self) -> Line:
+    def _line(self, key: str) -> Line:
         """A worker that is free, by turns; it is busy from then on."""
         turn, until = object(), time.monotonic() + QUEUED
         with self._change:
             workers = sum(line.state in ("idle", "busy") for line in self._lines)
             if not workers:
                 raise Problem(503, "not-ready", "no worker is ready yet", retry_after=3)
-            if len(self._turns) >= self._most:
-                raise self._full(workers)
+            if len(self._turns) >= self._places(key, workers):
+                raise self._full(key, workers)
+            self._refused.pop(key, None)
             self._turns.append(turn)
             try:
                 while True:
@@ -190,11 +199,24 @@ class Calls:
                         free.state = "busy"
                         return free
                     if not self._change.wait(until - time.monotonic()):
-                        raise self._full(workers)
+                        raise self._full(key, workers)
             finally:
                 self._turns.remove(turn)
                 self._change.notify_all()
 
-    def _full(self, workers: int) -> Problem:
-        soon = min(20.0, self._mean * len(self._turns) / workers)
+    def _places(self, key: str, workers: int) -> int:
+        """How many may wait for this one to be let in.
+
+        No more than can be answered while a call waits; and as many places as keys were refused
+        are kept for those, or who was just answered would come back before them for ever.
+        """
+        now = time.monotonic()
+        self._refused = {k: until for k, until in self._refused.items() if until > now}
+        most = min(self._most, max(1, int(WORTH * QUEUED / self._mean * workers)))
+        return most if key in self._refused else most - len(self._refused)
+
+    def _full(self, key: str, workers: int) -> Problem:
+        soon = max(0.5, min(QUEUED, self._mean * len(self._turns) / workers))
+        if len(self._refused) < KNOWN:
+            self._refused[key] = time.monotonic() + 2 * soon + 2
         return Problem(503, "busy", f"{len(self._turns)} calls wait already", retry_after=soon)

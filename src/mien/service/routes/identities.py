@@ -143,6 +143,7 @@ def create_identity(  # noqa: PLR0917
                 keep(photo, folder / called)
             made = service.calls.ask(
                 "enrol",
+                whose=caller.key,
                 folder=str(folder),
                 photos=names,
                 consent=given,

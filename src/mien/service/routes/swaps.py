@@ -120,6 +120,7 @@ def swap_picture(  # noqa: PLR0917
             keep(photo, folder / called)
         made = service.calls.ask(
             "swap",
+            whose=caller.key,
             folder=str(folder),
             tenant=caller.tenant,
             key=caller.key,

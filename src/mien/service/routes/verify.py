@@ -56,4 +56,4 @@ def verify_file(
     """Say which marks a photo or a video carries, and whether it was altered since."""
     with scratch(service) as folder:
         keep(file, folder / "file")
-        return VerdictOut(**service.calls.ask("verify", folder=str(folder)))
+        return VerdictOut(**service.calls.ask("verify", whose=caller.key, folder=str(folder)))
