@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import logging
+import multiprocessing
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ import serviceparts
 from mien.cli import app
 from mien.errors import NoFace, UsageError
 from mien.service import settings as settings_
+from mien.service.calls import Calls
 from mien.service.limits import fingerprint, once
 from mien.service.problems import MEDIA_TYPE, Problem
 from serviceparts import settings
@@ -460,3 +462,40 @@ def test_a_key_for_others_is_not_printed(tmp_path, monkeypatch):
     assert "make one with: mien keys add" in done.output
     assert "mien_" not in done.output
     assert "mien_" in CliRunner().invoke(app, said).output
+
+
+def test_who_was_refused_comes_before_who_was_just_answered():
+    """Six keys that ask again at once, and a queue of two: each gets its share."""
+    calls = Calls(2, 10.0)
+    ours, theirs = multiprocessing.Pipe()
+    calls.attach(ours, ours.close)
+    ended = threading.Event()
+
+    def work() -> None:
+        theirs.send(("ready", {}))
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                theirs.recv()
+                time.sleep(0.005)
+                theirs.send(("done", {}))
+
+    answered = dict.fromkeys("abcdef", 0)
+
+    def ask(key: str) -> None:
+        while not ended.is_set():
+            try:
+                calls.ask("swap", whose=key)
+                answered[key] += 1
+            except Problem:
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=work, daemon=True)]
+    threads += [threading.Thread(target=ask, args=(key,)) for key in answered]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.5)
+    ended.set()
+    for thread in threads[1:]:
+        thread.join()
+    theirs.close()
+    assert min(answered.values()) >= 0.4 * max(answered.values()), answered

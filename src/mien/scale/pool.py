@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 
+GOING: Final = 30
+"""Tenths of a second that killed actors get to be gone."""
+
 AHEAD: Final = 2
 """Tasks that an actor has at most: the next begins while the last one's bytes travel."""
 
@@ -144,7 +147,12 @@ class Pool:
             if self._owner:
                 self._owner = False
                 ray.shutdown()
-            shutil.rmtree(scratch(self._session), ignore_errors=True)  # of those that were lost
+            # Of those that were lost; one that is just being killed may still write.
+            for _ in range(GOING):
+                shutil.rmtree(scratch(self._session), ignore_errors=True)
+                time.sleep(0.1)
+                if not scratch(self._session).exists():
+                    break
 
     @property
     def alone(self) -> bool:
