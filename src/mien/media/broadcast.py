@@ -143,7 +143,7 @@ class LiveSink:
         name = options.encoder or "libx264"
         settings: dict[str, str] = {}
         if name == "libx264":
-            settings = {"preset": "superfast", "tune": "zerolatency", "crf": "21"}
+            settings = {"preset": "ultrafast", "tune": "zerolatency", "crf": "21"}
         if options.preset is not None:
             settings["preset"] = options.preset
         if options.quality is not None:
