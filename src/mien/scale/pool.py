@@ -260,7 +260,7 @@ class Pool:
             wanted = max(1, self._rooms) if self.alone else self._rooms + 1
         for _ in range(min(wanted, most or wanted) - len(self._hands)):
             actor = self._kind.remote(self._session)
-            self._hands.append(_Hand(actor, actor.about.remote()))
+            self._hands.append(_Hand(actor, actor.about.remote()))  # type: ignore[attr-defined,unused-ignore]
 
     def _dismiss(self, hand: _Hand) -> None:
         if hand in self._hands:
