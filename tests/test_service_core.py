@@ -142,6 +142,8 @@ def test_what_is_not_there(plain):
     answer = plain.client.put("/v1/swaps", headers=key)
     problem(answer, 405, "method")
     assert answer.headers["Allow"] == "POST"
+    answer = plain.client.put(f"/v1/identities/{'0' * 32}", headers=key)
+    assert answer.headers["Allow"] == "DELETE, GET"
 
 
 def test_fields_are_named(plain):
@@ -394,6 +396,7 @@ def test_a_worker_that_dies_over_a_call_is_said_to(tmp_path):
         key = parts.key()
         answer = parts.client.post("/v1/swaps", headers=key, data=ME, files=PHOTO)
         problem(answer, 503, "worker")
+        serviceparts.until(lambda: parts.service.calls.ready == 0)
         answer = parts.client.post("/v1/swaps", headers=key, data=ME, files=PHOTO)
         problem(answer, 503, "not-ready")
         problem(parts.client.get("/readyz"), 503, "not-ready")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,8 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException as PlainError
-from starlette.routing import Match, Route
-from starlette.types import Scope
 
 from mien import __version__, config
 from mien.errors import MienError
@@ -156,7 +155,9 @@ def _tell_problems(app: FastAPI) -> None:
         name = names.get(error.status_code, "failed")
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            headers["Allow"] = ", ".join(_methods(app, request.scope))
+            headers["Allow"] = ", ".join(
+                _methods(app, request.url.path, headers.pop("allow", headers.pop("Allow", "")))
+            )
         return answer(Problem(error.status_code, name, str(error.detail), headers=headers))
 
     @app.exception_handler(RequestValidationError)
@@ -180,12 +181,12 @@ def _tell_problems(app: FastAPI) -> None:
         return answer(database_gone())
 
 
-def _methods(app: FastAPI, scope: Scope) -> list[str]:
-    """What may be done at a path, by all routes together: each knows its own alone."""
-    found: set[str] = set()
-    for route in app.routes:
-        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-            found |= route.methods or set()
+def _methods(app: FastAPI, path: str, own: str) -> list[str]:
+    """What may be done at a path, by all routes together: each names its own alone."""
+    found = {method.strip() for method in own.split(",") if method.strip()}
+    for template, operations in app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            found |= {method.upper() for method in operations}
     return sorted(found)
 
 
