@@ -53,9 +53,10 @@ def serving(
     for _ in range(count if answer else 0):
         ours, theirs = Pipe()
         assert answer is not None
-        thread = threading.Thread(target=_work, args=(theirs, answer(service)), daemon=True)
+        end = _closing(theirs)
+        thread = threading.Thread(target=_work, args=(theirs, answer(service), end), daemon=True)
         thread.start()
-        service.calls.attach(ours, theirs.close)
+        service.calls.attach(ours, end)
     config_ = uvicorn.Config(
         application.create_app(service), port=0, log_level="critical", access_log=False
     )
@@ -83,7 +84,19 @@ def until(there: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def _work(pipe: Any, answer: Answer) -> None:
+def _closing(pipe: Any) -> Callable[[], None]:
+    """Closes a pipe once, whoever asks: a second close could hit another file of that number."""
+    lock = threading.Lock()
+
+    def close() -> None:
+        with lock:
+            if not pipe.closed:
+                pipe.close()
+
+    return close
+
+
+def _work(pipe: Any, answer: Answer, end: Callable[[], None]) -> None:
     pipe.send(("ready", {"models": {"generate": ("relight", "cpu")}, "weights": []}))
     try:
         while True:
@@ -95,7 +108,7 @@ def _work(pipe: Any, answer: Answer) -> None:
             except MienError as error:
                 pipe.send(("failed", (type(error).__name__, str(error))))
             except RuntimeError:
-                pipe.close()  # as if the process had died
+                end()  # as if the process had died
                 return
             else:
                 for note in notes:
