@@ -160,7 +160,8 @@ class Reader:
         self.path = Path(path)
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+            # zipfile's RuntimeErrors are ZIP versions and methods that it does not know.
             raise MediaError(f"{path}: expected a file of tracks ({error})") from error
         try:
             self.header, chunks = self._head()
@@ -203,11 +204,11 @@ class Reader:
             if self._zip.getinfo(name).file_size > largest:
                 raise MediaError(f"{self.path}: {name} has more than {largest} bytes")
             return self._zip.read(name)
-        except (KeyError, OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            if isinstance(error, MediaError):
-                raise
-            raise MediaError(f"{self.path}: {name} is missing or damaged ({error})") from error
-        except Exception as error:  # zlib.error, and RuntimeError for one that is encrypted
+        except MediaError:
+            raise
+        except KeyError as error:
+            raise MediaError(f"{self.path}: {name} is missing ({error})") from error
+        except Exception as error:  # of zipfile, zlib and the disk, whatever is wrong with it
             raise MediaError(f"{self.path}: {name} is damaged ({error})") from error
 
     def _array(self, name: str, kind: str, row: tuple[int, ...]) -> NDArray[Any]:
