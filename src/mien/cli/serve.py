@@ -16,9 +16,10 @@ import typer
 from mien.cli.keys import service_settings
 from mien.cli.options import Config, Quiet, Verbose
 from mien.cli.terminal import Terminal
-from mien.errors import MediaError
+from mien.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
+    from mien.config import Settings
     from mien.service.asking import Service
     from mien.service.settings import ServiceSettings
 
@@ -41,7 +42,17 @@ def serve(  # noqa: PLR0917
     files: Annotated[
         str | None, typer.Option(metavar="URL", help="Default: a folder in the data folder.")
     ] = None,
-    executor: Annotated[str | None, typer.Option(help="Who works on jobs: local or ray.")] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="Who works on jobs: local, ray, or none of this server.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray cluster: local, auto or HOST:PORT."),
+    ] = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(metavar="MIN:MAX", help="So many servers on it, by load, without jobs."),
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate and its chain, PEM.")
     ] = None,
@@ -66,26 +77,25 @@ def serve(  # noqa: PLR0917
                 "database": database,
                 "files": files,
                 "executor": executor,
+                "ray": ray,
+                "replicas": replicas,
                 "tls_cert": tls_cert,
                 "tls_key": tls_key,
             },
         )
         from mien import policy
-        from mien.service import application, keys, supervisor
+        from mien.service import application, supervisor
 
         policy.load()  # a mistake in it is said now, not to the first caller
         terminal.notice()
+        if settings.replicas is not None:
+            _replicate(settings, chain, terminal)
+            return 0
         with ExitStack() as held:
             door = held.enter_context(_listening(settings))
             parts = application.service(settings, chain)
             held.callback(parts.database.close)
-            if settings.keys and not keys.there_are(parts.database):
-                if settings.local:
-                    _, secret = keys.make(parts.database, keys.LOCAL, name="first")
-                    terminal.say("the first key, shown this once; more with 'mien keys add':")
-                    print(secret, flush=True)
-                else:  # what is printed here may end in a log that others read
-                    terminal.say("there is no key yet; make one with: mien keys add")
+            _first_key(parts, terminal)
             workers_ = supervisor.Supervisor(parts)
             app = application.create_app(parts, start=workers_.start, stop=workers_.stop)
             with suppress(KeyboardInterrupt):  # it is over, and everything was ended
@@ -93,6 +103,55 @@ def serve(  # noqa: PLR0917
         return 0
 
     return terminal.run(work)
+
+
+def _first_key(parts: Service, terminal: Terminal) -> None:
+    """Where there is none yet."""
+    from mien.service import keys
+
+    if parts.settings.keys and not keys.there_are(parts.database):
+        if parts.settings.local:
+            _, secret = keys.make(parts.database, keys.LOCAL, name="first")
+            terminal.say("the first key, shown this once; more with 'mien keys add':")
+            print(secret, flush=True)
+        else:  # what is printed here may end in a log that others read
+            terminal.say("there is no key yet; make one with: mien keys add")
+
+
+def _replicate(settings: ServiceSettings, chain: Settings, terminal: Terminal) -> None:
+    """Serve on a Ray cluster until a signal."""
+    import signal
+    import threading
+
+    from mien.service import application
+
+    settings.prepare()
+    try:
+        from mien.service import replicas
+    except ImportError as error:
+        raise UsageError(
+            "replicas: Ray Serve is not installed; pip install 'mien[scale]'"
+        ) from error
+
+    if not settings.port:
+        with _listening(settings) as door:  # Ray's proxies are told which, and do not say it
+            settings = settings.model_copy(update={"port": door.getsockname()[1]})
+    else:
+        _listening(settings).close()
+    parts = application.service(settings, chain)
+    _first_key(parts, terminal)
+    parts.database.close()
+    terminal.say("starts replicas on the cluster")
+    with replicas.running(settings, chain):
+        over = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: over.set())
+        scheme = "https" if settings.tls_cert else "http"
+        terminal.say(f"listens on {scheme}://{settings.host}:{settings.port}")
+        terminal.say("ready")
+        while not over.wait(0.5):  # a wait without end would not let signals through
+            pass
+        terminal.say("ends; streams may last a while")
 
 
 async def _served(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -86,6 +86,7 @@ def create_app(
     *,
     start: Callable[[], None] = lambda: None,
     stop: Callable[[], None] = lambda: None,
+    modules: Sequence[Any] = MODULES,
 ) -> FastAPI:
     """The application around the parts of a server.
 
@@ -93,6 +94,7 @@ def create_app(
         parts: As :func:`service` makes them.
         start: Called before the first request: starts workers.
         stop: Called at the end.
+        modules: Routes that are there.
     """
 
     @asynccontextmanager
@@ -117,7 +119,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = parts
-    for module in MODULES:
+    for module in modules:
         app.include_router(module.router, prefix=getattr(module, "PREFIX", PREFIX))
         if hasattr(module, "ended"):
             parts.ended.append(module.ended)

@@ -56,6 +56,7 @@ class Service:
         rates: Requests a minute of each key.
         metrics: For Prometheus.
         ended: Called when an identity is revoked: each stops what is its own, and removes it.
+        mark: With which ids of live sessions begin, so that they say which replica has them.
     """
 
     settings: ServiceSettings
@@ -66,6 +67,7 @@ class Service:
     rates: Rates
     metrics: Metrics
     ended: list[Ended] = field(default_factory=list)
+    mark: str = ""
 
 
 def service_of(request: Request) -> Service:

@@ -393,8 +393,9 @@ class Live:
             raise errors.Refused("live sessions are not offered here (live = false in [serve])")
         wanted = list(dict.fromkeys(identities))
         rows = await asyncio.to_thread(self._consents, caller.tenant, wanted)
+        mark = self._service.mark
         session = Session(
-            new_id(),
+            mark + new_id()[len(mark) :],
             caller.tenant,
             caller.key,
             rows,
@@ -741,13 +742,25 @@ class Live:
                 error="engine",
             )
 
+    async def warm(self) -> None:
+        """Have the engine ready, so that the first session need not wait for it.
+
+        Raises:
+            Problem: As :meth:`create`.
+        """
+        await self._ready()
+
+    def end_all(self) -> None:
+        """End all sessions, since the server ends."""
+        for session in self._sessions.values():
+            self._end(session, 503, "stopped", "the server ends", 1001)
+
     async def close(self) -> None:
         """End everything."""
         self._closing = True
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-        for session in self._sessions.values():
-            self._end(session, 503, "stopped", "the server ends", 1001)
+        self.end_all()
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mien import config, home
 from mien.errors import UsageError
@@ -93,6 +93,46 @@ class KeepTable(Table):
     answers: float = Field(default=86_400.0, gt=0)
 
 
+class ReplicasTable(Table):
+    """Replicas on a Ray cluster; ``MIN:MAX`` stands for the first two.
+
+    Attributes:
+        least: Also without any stream.
+        most: At a time.
+        streams: Live streams, and swaps at a time, that each is meant to carry.
+        drain_seconds: Which streams of a replica that is to go may last.
+        up_seconds: For which there have to be more streams until there are more replicas.
+        down_seconds: The same for fewer.
+        cpus: Cores that Ray sets aside for each.
+        gpus: Likewise.
+    """
+
+    least: int = Field(default=1, ge=1)
+    most: int = Field(default=1, ge=1, le=1000)
+    streams: float = Field(default=2.0, gt=0)
+    drain_seconds: float = Field(default=300.0, ge=0)
+    up_seconds: float = Field(default=10.0, ge=0)
+    down_seconds: float = Field(default=600.0, ge=0)
+    cpus: float = Field(default=1.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if "=" in value:
+            return _pairs(value)
+        least, colon, most = value.partition(":")
+        return {"least": least, "most": most if colon else least}
+
+    @model_validator(mode="after")
+    def _order(self) -> ReplicasTable:
+        if self.most < self.least:
+            raise ValueError(f"expected MIN:MAX, and {self.least} is more than {self.most}")
+        return self
+
+
 class ServiceSettings(Table):
     """Everything that an operator decides.
 
@@ -106,10 +146,11 @@ class ServiceSettings(Table):
         seal: File with the key that identities are sealed with, the same on all machines; None
             takes ``key`` in the data folder, which is made.
         workers: Worker processes of this server; 0 for none, where others do the work.
-        executor: Who works on jobs: these workers, or a Ray cluster.
+        executor: Who works on jobs: these workers, a Ray cluster, or none of this server.
         ray: Its address, as for ``mien swap --ray``; empty begins one on this machine.
         ray_actors: Parts of videos that each worker of this server has painted there at a time,
             each by an actor of one core.
+        replicas: Replicas on that cluster instead of one server here, a table; None for a server.
         keys: Whether requests need an API key; false on loopback alone.
         tls_cert: PEM file with the certificate and its chain.
         tls_key: PEM file with its key.
@@ -136,9 +177,10 @@ class ServiceSettings(Table):
     files_options: dict[str, Any] = {}
     seal: Path | None = None
     workers: int = Field(default=1, ge=0, le=64)
-    executor: Literal["local", "ray"] = "local"
+    executor: Literal["local", "ray", "none"] = "local"
     ray: str = ""
     ray_actors: int = Field(2, ge=1, le=256)
+    replicas: ReplicasTable | None = None
     keys: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -161,7 +203,7 @@ class ServiceSettings(Table):
         """``key=value`` with spaces between, as an environment variable gives them."""
         if not isinstance(value, str):
             return value
-        return {key: number for key, _, number in (pair.partition("=") for pair in value.split())}
+        return _pairs(value)
 
     @field_validator("cors", "url_prefixes", "webhook_prefixes", "generators", mode="before")
     @classmethod
@@ -214,8 +256,11 @@ class ServiceSettings(Table):
                 raise UsageError(
                     f"cors {origin!r}: expected an origin like https://app.example.com"
                 )
-        if self.executor == "ray" and find_spec("ray") is None:
-            raise UsageError("executor = ray: Ray is not installed; pip install 'mien[scale]'")
+        if find_spec("ray") is None:
+            if self.executor == "ray":
+                raise UsageError("executor = ray: Ray is not installed; pip install 'mien[scale]'")
+            if self.replicas is not None:
+                raise UsageError("replicas: Ray is not installed; pip install 'mien[scale]'")
         if self.data is None:
             home.folder()
         try:
@@ -267,9 +312,14 @@ def load(
         where = f"{where}.{inner}" if inner else where
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{where}: unknown key") from error
-        said = first["msg"][0].lower() + first["msg"][1:]
+        said = first["msg"].removeprefix("Value error, ")
+        said = said[0].lower() + said[1:]
         # Not the value itself, which may hold a password.
         raise UsageError(f"{where}: {said}") from error
+
+
+def _pairs(said: str) -> dict[str, str]:
+    return {key: number for key, _, number in (pair.partition("=") for pair in said.split())}
 
 
 def is_loopback(host: str) -> bool:

@@ -148,7 +148,7 @@ def _background(  # noqa: PLR0917
         _over_and_over(once, stop, POLL)
 
     house: tuple[str, Callable[[threading.Event], None]] = ("house", keep_house)
-    at_once = 1 if painter is None else settings.ray_actors
+    at_once = {"local": 1, "ray": settings.ray_actors, "none": 0}[settings.executor]
     return [*[("jobs", work_on_jobs)] * at_once, house]
 
 

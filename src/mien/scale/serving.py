@@ -1,0 +1,344 @@
+"""Replicas of a server through Ray Serve: where streams go, how many there are, how they end.
+
+Ray Serve starts a replica's actor, hands requests and sockets on to it, asks how many it carries,
+and has more or fewer of them accordingly. Here is what it does not know: which replica has a
+stream, that a stream which was promised weighs as much as one that runs, and that whoever is to go
+has to be told, so that its streams end with a word instead of a cut.
+
+What is served is the caller's: nothing here knows of swaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import pickle
+import random
+import re
+import socket
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig, HTTPOptions, RequestRouterConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from mien import errors
+from mien.errors import MienError, ProviderError, UsageError
+from mien.scale.pool import _connect
+
+log = logging.getLogger(__name__)
+
+NAME: Final = "mien"
+"""Of the application."""
+
+LETTERS: Final = 8
+"""Of a replica's mark, with which ids of its streams begin."""
+
+PROMISED: Final = 60.0
+"""Seconds for which a stream that was made, but not opened, weighs on its replica."""
+
+ONGOING: Final = 256
+"""Requests and sockets of one replica at a time; its own limits are far below and say why."""
+
+MARGIN: Final = 20.0
+"""Seconds beyond the streams' for a replica to come to an end, until it is killed."""
+
+TRIES: Final = 3
+"""Replicas that may fail before they are ready."""
+
+
+class Served(Protocol):
+    """What a replica serves."""
+
+    app: Any
+    """ASGI application, with a lifespan."""
+
+    async def ready(self) -> None:
+        """Return when requests can be answered quickly; called after the lifespan's start.
+
+        Raises:
+            MienError: They never can.
+        """
+
+    def drain(self, seconds: float) -> None:
+        """Take up nothing new, and end what still runs after so many seconds."""
+
+
+Make = Callable[[str, dict[str, Any]], Served]
+"""Makes it, in the replica's process, of its mark and facts that :func:`application` was given.
+A function of a module, which is named, not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many replicas.
+
+    Attributes:
+        least: Also without any stream.
+        most: At a time.
+        streams: That each is meant to carry; more replicas are started beyond it.
+        drain_seconds: Which streams of a replica that is to go may last.
+        up_seconds: For which there have to be more streams until there are more replicas.
+        down_seconds: The same for fewer.
+        cpus: Cores that Ray sets aside for each.
+        gpus: Likewise.
+    """
+
+    least: int
+    most: int
+    streams: float
+    drain_seconds: float
+    up_seconds: float
+    down_seconds: float
+    cpus: float
+    gpus: float
+
+
+def mark_of(replica: str) -> str:
+    """The mark of a replica: hexadecimal digits that follow from its name."""
+    return hashlib.sha256(replica.encode()).hexdigest()[:LETTERS]
+
+
+class Replica:
+    """One server in an actor of its own.
+
+    Args:
+        make: Makes what it serves.
+        facts: For that.
+        drain_seconds: See :class:`Scaling`.
+    """
+
+    def __init__(self, make: Make, facts: dict[str, Any], drain_seconds: float) -> None:
+        self._loop = asyncio.get_event_loop()
+        self._id = serve.get_replica_context().replica_id.unique_id
+        self._drain_seconds = drain_seconds
+        self._served = make(mark_of(self._id), facts)
+        self._ready = self._known = self._draining = False
+        self._watch: Any = None
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._served.app
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve: first of all before anything is sent here."""
+        if self._ready:
+            return
+        await self._served.ready()
+        here = serve.get_replica_context()
+        # A handle to oneself: its Placing is told of all replicas, whenever there are others.
+        handle = serve.get_deployment_handle(here.deployment, here.app_name)
+        self._watch = handle.options(stream=True)
+        self._ready = True
+
+    def see(self, replicas: set[str]) -> None:
+        """Replicas that requests may be sent to; called by any thread.
+
+        One that was among them and is no more has been told to go: Ray Serve waits for what it
+        still does, and does not say so to it.
+        """
+        self._known = self._known or self._id in replicas
+        if self._known and self._id not in replicas and not self._draining:
+            self._draining = True
+            self._loop.call_soon_threadsafe(self._served.drain, self._drain_seconds)
+
+
+class Placing(RequestRouter):
+    """Says which replica gets a request: its stream's own, the least loaded, or any.
+
+    Every proxy of Ray Serve has one.
+    """
+
+    def initialize_state(self, *, path: str) -> None:
+        """Take what :func:`application` gives.
+
+        Args:
+            path: Where ``POST`` makes a stream; ``path/ID`` and all below are the stream's.
+        """
+        self._path = path
+        self._own = re.compile(re.escape(path) + rf"/([0-9a-f]{{{LETTERS}}})")
+        self._promised: dict[str, deque[float]] = defaultdict(deque)
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Take up who there is."""
+        super().update_replicas(replicas)
+        try:
+            here = serve.get_replica_context().servable_object
+        except RayServeException:  # in a proxy
+            return
+        if isinstance(here, Replica):
+            here.see({replica.replica_id.unique_id for replica in replicas})
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        """Those of which the least loaded gets the request."""
+        kind, method, path = _asked(pending_request)
+        found = self._own.match(path)
+        if found is not None:
+            for replica in candidate_replicas:
+                name = replica.replica_id.unique_id
+                if mark_of(name) == found[1]:
+                    if kind == "websocket" and self._promised[name]:
+                        self._promised[name].popleft()  # it is one that runs from now on
+                    return [[replica]]
+        if method == "POST" and path == self._path:
+            return [[await self._least(candidate_replicas)]]
+        return [random.sample(candidate_replicas, len(candidate_replicas))]
+
+    async def _least(self, replicas: list[RunningReplica]) -> RunningReplica:
+        """The one that has the fewest streams, and promises of streams."""
+        answers = await asyncio.gather(
+            *(replica.get_queue_len(deadline_s=1.0) for replica in replicas),
+            return_exceptions=True,
+        )
+        since = time.monotonic() - PROMISED
+        loads = []
+        for replica, carried in zip(replicas, answers, strict=True):
+            waiting = self._promised[replica.replica_id.unique_id]
+            while waiting and waiting[0] < since:
+                waiting.popleft()
+            # One that does not answer comes last, and is dropped by Ray Serve if it is gone.
+            known = carried if isinstance(carried, int) else 1 << 20
+            loads.append((known + len(waiting), random.random(), replica))
+        least = min(loads, key=lambda load: load[:2])[2]
+        self._promised[least.replica_id.unique_id].append(time.monotonic())
+        return least
+
+
+def _asked(request: PendingRequest | None) -> tuple[str, str, str]:
+    """Kind (``http``, ``websocket``), method and path; empty where it is no such request."""
+    if request is None or not request.args or not isinstance(request.args[0], bytes):
+        return "", "", ""
+    scope = pickle.loads(request.args[0]).asgi_scope  # as Ray's own proxy has just packed it
+    return scope["type"], scope.get("method", ""), scope["path"]
+
+
+def application(make: Make, facts: dict[str, Any], scaling: Scaling, *, path: str) -> Any:
+    """An application of Ray Serve, as its configuration files and :func:`running` take it.
+
+    Args:
+        make: Makes what a replica serves.
+        facts: For that.
+        scaling: How many replicas.
+        path: See :meth:`Placing.initialize_state`.
+    """
+    made = serve.deployment(
+        serve.ingress()(Replica),
+        name="server",
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=scaling.least,
+            initial_replicas=scaling.least,
+            max_replicas=scaling.most,
+            target_ongoing_requests=scaling.streams,
+            upscale_delay_s=scaling.up_seconds,
+            downscale_delay_s=scaling.down_seconds,
+            look_back_period_s=min(30.0, max(1.0, scaling.up_seconds)),
+            metrics_interval_s=min(10.0, max(0.5, scaling.up_seconds / 2)),
+        ),
+        max_ongoing_requests=ONGOING,
+        max_constructor_retry_count=TRIES,
+        health_check_period_s=5.0,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=scaling.drain_seconds + MARGIN,
+        ray_actor_options={"num_cpus": scaling.cpus, "num_gpus": scaling.gpus},
+        request_router_config=RequestRouterConfig(
+            request_router_class=f"{__name__}:{Placing.__name__}",
+            request_router_kwargs={"path": path},
+        ),
+        logging_config={"enable_access_log": False},
+    )
+    return made.bind(make, facts, scaling.drain_seconds)
+
+
+@contextmanager
+def connected(address: str, cores: int = 0) -> Iterator[bool]:
+    """In a Ray cluster, which is begun and ended here if the address is ``local``.
+
+    Args:
+        address: As for :class:`mien.scale.Pool`; not ``ray://``.
+        cores: That one which is begun here has at least, more than there are if need be.
+
+    Yields:
+        Whether it has machines other than this one.
+
+    Raises:
+        UsageError: No such cluster.
+    """
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"{address}: replicas cannot be started through Ray Client; run it on a machine of "
+            f"the cluster, with --ray auto"
+        )
+    ours = _connect(address, cores)
+    try:
+        here = {"localhost", socket.gethostname()}
+        names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+        yield not names <= here
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def running(
+    made: Any, host: str, port: int, *, tls: tuple[str, str] | None = None, everywhere: bool = False
+) -> Iterator[None]:
+    """Serve an application, until its replicas are drained in the end.
+
+    Args:
+        made: By :func:`application`.
+        host: Address on which Ray Serve's proxies listen.
+        port: Likewise.
+        tls: Files with certificate and key.
+        everywhere: Have a proxy on every machine with a replica, not on the head alone.
+
+    Raises:
+        UsageError: The cluster serves others on another port, or mien already.
+        MienError: Replicas cannot be started.
+    """
+    try:
+        there = serve.status().applications
+    except RayServeException:
+        there = {}
+    if NAME in there:
+        raise UsageError(f"the cluster serves {NAME} already; 'serve status' shows it")
+    cert, key = tls or (None, None)
+    serve.start(
+        proxy_location="EveryNode" if everywhere else "HeadOnly",
+        http_options=HTTPOptions(host=host, port=port, ssl_certfile=cert, ssl_keyfile=key),
+        logging_config={"enable_access_log": False},
+    )
+    try:
+        serve.run(made, name=NAME)
+        yield
+    except RuntimeError as error:
+        raise _said(error) from error
+    finally:
+        serve.delete(NAME)
+        if not there:
+            serve.shutdown()
+
+
+def _said(error: RuntimeError) -> MienError:
+    """What a replica said that could not start."""
+    status = serve.status().applications.get(NAME)
+    words = [error.args[0] if error.args else ""]
+    if status is not None:
+        words += [status.message, *(d.message for d in status.deployments.values())]
+    found = re.findall(r"mien\.errors\.(\w+): (.+)", "\n".join(words))
+    if not found:
+        log.debug("%s", json.dumps(words))
+        return ProviderError("replicas end before they are ready; Ray's logs say more")
+    kind, said = found[-1]
+    return getattr(errors, kind, MienError)(said)  # type: ignore[no-any-return]
