@@ -100,7 +100,7 @@ def videos(given: argparse.Namespace, folder: Path) -> None:
                 took[workers].append(time.perf_counter() - began)
                 if not join:
                     began = time.perf_counter()
-                    parts.join(job, output, every, swapper, options=options, metadata={})
+                    parts.join(job, output, every, swapper, options=options, marker=marker)
                     join = time.perf_counter() - began
                 for part in every:
                     job.path(part).unlink()

@@ -24,9 +24,10 @@ from material import environment, write_clip
 from mien import home
 from mien.errors import MediaError, UsageError
 from mien.media import Temporary
-from mien.provenance import certificate, credentials, manifest
+from mien.provenance import Marker, Marks, certificate, credentials, manifest
 from mien.provenance.manifest import Facts
 from mien.signing import TOKEN, Signing
+from mien.types import Consent
 
 FACTS = Facts(
     output_id="00c0ffee",
@@ -131,6 +132,45 @@ def test_a_manifest_lies_beside_what_cannot_hold_it(clips, tmp_path):
     assert credentials.check(path).state == "broken"
     (tmp_path / "clip.c2pa").write_bytes(b"no manifest")
     assert credentials.check(path).state == "broken"
+
+
+def written_over(path, finish):
+    """The file replaced by another of its name."""
+    file = Temporary(path, overwrite=True, finish=finish)
+    file.path.write_bytes(path.read_bytes() + b"\0")
+    file.keep()
+
+
+def test_an_unsigned_file_takes_the_manifest_of_the_one_before_away(clips, tmp_path):
+    finish = credentials.signing_of(Marker(Marks(credentials_on=False), consent=Consent("self")))
+    path = tmp_path / "clip.mkv"
+    path.write_bytes((clips / "clip.mkv").read_bytes())
+    beside = tmp_path / "clip.c2pa"
+    signed(path)
+    failing = Temporary(path, overwrite=True, finish=finish)
+    failing.overwrite = False  # as when somebody else forbids it meanwhile
+    with pytest.raises(MediaError, match="exists already"):
+        failing.keep()
+    assert beside.exists()  # the file is still the one that it is about
+    written_over(path, finish)
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mkv"]
+    assert credentials.check(path).state == "absent"
+
+
+def test_a_manifest_that_may_be_anothers_stays(clips, tmp_path):
+    path, other = tmp_path / "clip.mkv", tmp_path / "clip.webm"
+    for one in (path, other):
+        one.write_bytes((clips / "clip.mkv").read_bytes())
+    flip(other, 0.9)
+    signed(other)  # clip.c2pa is of clip.webm
+    written_over(path, credentials.unsigned)
+    assert credentials.check(other).state == "trusted"
+    (tmp_path / "clip.mkv.c2pa").write_bytes(b"of clip.mkv")
+    written_over(path, credentials.unsigned)
+    assert {p.name for p in tmp_path.iterdir()} == {"clip.mkv", "clip.webm", "clip.c2pa"}
+    signed(path)  # now it is of clip.mkv, as its bytes say
+    written_over(path, credentials.unsigned)
+    assert {p.name for p in tmp_path.iterdir()} == {"clip.mkv", "clip.webm"}
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "clip.mp4", "clip.mov"])
@@ -442,14 +482,14 @@ def test_a_full_disk_leaves_the_file_as_it_was(clips, tmp_path, monkeypatch):
     before = path.read_bytes()
     own = certificate.own()
 
-    class Full(credentials._Watched):
+    class Full(credentials.Watched):
         def write(self, data):
             def full(_):
                 raise OSError(28, "No space left on device")
 
             return self._do(full, data)
 
-    monkeypatch.setattr(credentials, "_Watched", Full)
+    monkeypatch.setattr(credentials, "Watched", Full)
     with pytest.raises(MediaError, match=r"clip\.mp4: .*No space left on device"):
         credentials.sign(path, FACTS, own)
     assert path.read_bytes() == before

@@ -44,10 +44,13 @@ def followed(job: parts.Job, swapper, plan: SwapPlan) -> list[parts.Part]:
         return job.parts(int(reader.pts[0]))
 
 
+def marker_of(job: parts.Job, plan: SwapPlan) -> Marker:
+    return Marker(consent=plan.rules[0].identity.consent, output_id=job.output_id)
+
+
 def painted(job: parts.Job, which: list[parts.Part], output: Path, swapper, plan: SwapPlan) -> None:
     for part in which:
-        marker = Marker(consent=plan.rules[0].identity.consent, output_id=job.output_id)
-        parts.paint(job, part, output, swapper, plan, marker, options=OPTIONS)
+        parts.paint(job, part, output, swapper, plan, marker_of(job, plan), options=OPTIONS)
 
 
 def contents(path: Path) -> tuple[list[int], list[np.ndarray], list, list[bool]]:
@@ -77,8 +80,7 @@ def test_the_whole_is_what_one_run_makes(tmp_path, clip, swapper, plan):
     assert [p.number for p in every] == [0, 1, 2, 3, 4]
     whole, once = tmp_path / "whole.mp4", tmp_path / "once.mp4"
     painted(job, every[::-1], whole, swapper, plan)  # any order will do
-    marker = Marker(consent=plan.rules[0].identity.consent, output_id=job.output_id)
-    wrote = parts.join(job, whole, every, swapper, options=OPTIONS, metadata=marker.metadata())
+    wrote = parts.join(job, whole, every, swapper, options=OPTIONS, marker=marker_of(job, plan))
     api.swap(clip, plan, once, options=OPTIONS, swapper=swapper)
     times, pictures, sound, sane = contents(whole)
     wanted_times, wanted, wanted_sound, _ = contents(once)
@@ -103,7 +105,7 @@ def test_who_starts_anew_paints_what_is_missing(tmp_path, clip, swapper, plan):
     assert again.missing(every) == every[2:]
     painted(again, again.missing(every), output, swapper, plan)
     assert [hashlib.sha256(job.path(p).read_bytes()).hexdigest() for p in every[:2]] == kept
-    parts.join(again, output, every, swapper, options=OPTIONS, metadata={})
+    parts.join(again, output, every, swapper, options=OPTIONS, marker=marker_of(job, plan))
     assert contents(output)[0] == contents(clip)[0]
     again.remove()
     assert not (tmp_path / "job").exists()
@@ -115,7 +117,7 @@ def test_a_part_of_a_video_in_parts(tmp_path, clip, swapper, plan):
     assert len(every) > 1
     output, once = tmp_path / "out.mkv", tmp_path / "once.mkv"
     painted(job, every, output, swapper, plan)
-    parts.join(job, output, every, swapper, options=OPTIONS, metadata={})
+    parts.join(job, output, every, swapper, options=OPTIONS, marker=marker_of(job, plan))
     api.swap(clip, plan, once, options=OPTIONS, swapper=swapper, start=0.32, end=1.2)
     assert contents(output)[0] == contents(once)[0]
     assert contents(output)[2] == contents(once)[2]
@@ -152,14 +154,14 @@ def test_damaged_and_misplaced_parts_are_said_to_be(tmp_path, clip, swapper, pla
     ):
         job.path(every[0]).write_bytes(data)
         with pytest.raises(MediaError, match=said):
-            parts.join(job, output, every, swapper, options=OPTIONS, metadata={})
+            parts.join(job, output, every, swapper, options=OPTIONS, marker=marker_of(job, plan))
         assert not output.exists(), number
     job.path(every[0]).write_bytes(first)
     with pytest.raises(MediaError, match="expected 42 frames"):
-        parts.join(job, output, every[:-1], swapper, options=OPTIONS, metadata={})
+        parts.join(job, output, every[:-1], swapper, options=OPTIONS, marker=marker_of(job, plan))
     other = media.SinkOptions(preset="ultrafast", pixel_format="yuv444p")
     with pytest.raises(MediaError, match="was encoded otherwise"):
-        parts.join(job, output, every, swapper, options=other, metadata={})
+        parts.join(job, output, every, swapper, options=other, marker=marker_of(job, plan))
 
 
 def test_a_photo_is_not_made_in_parts(tmp_path):

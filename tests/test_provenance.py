@@ -65,6 +65,25 @@ def test_label_can_be_off_and_the_words_stay():
     assert Marker(consent=SELF, label_on=False).metadata()["mien_consent"] == "self"
 
 
+def test_a_marker_knows_what_its_pictures_could_not_carry(caplog):
+    marker = Marker(consent=SELF, output_id="0000002a")
+    assert marker.account == {"output_id": "0000002a"}  # nothing is known yet
+    for _ in range(3):
+        marker(Frame(np.full((120, 300, 3), 90, np.uint8)))
+    assert marker.missing == ("watermark",)
+    assert marker.account == {"output_id": "0000002a", "marks_missing": ["watermark"]}
+    assert marker.changed(marks=Marks(words="take 2")).missing == ("watermark",)
+    assert marker.anew().missing == ()  # of another output, of which nothing is known
+    marker.anew().fit(300, 120)
+    assert caplog.text.count("120 pixels is too small for the invisible watermark") == 1
+    marker.fit(200, 160)  # one frame that carries it will do
+    assert marker.missing == ()
+    off = Marker(Marks(watermark_on=False), consent=SELF)
+    off.fit(300, 120)
+    assert off.missing == ()
+    assert caplog.text.count("too small") == 1
+
+
 def test_each_frame_size_has_its_label():
     marker = Marker(Marks(words="take 2"), consent=SELF)
     for size in ((240, 320), (480, 640), (240, 320)):

@@ -154,7 +154,8 @@ def test_a_worker_killed_in_the_midst_changes_nothing(tmp_path, pool, job, swapp
     assert sorted(number for number, _ in done) == [part.number for part in every]  # each once
     assert shown[-1] == 30
     assert hashes(job, every) == wanted
-    assert parts.join(job, output, every, swapper, options=OPTIONS, metadata={}) == 30
+    wrote = parts.join(job, output, every, swapper, options=OPTIONS, marker=marker_of(plan))
+    assert wrote == 30
 
 
 def test_single_parts_for_several_threads(tmp_path, pool, job, swapper, plan, caplog):

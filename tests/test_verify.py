@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from material import MEDIA, PHOTO, PORTRAIT, environment, mien, write_clip
-from mien import api, evaluate, live, media
+from material import MEDIA, PHOTO, PORTRAIT, environment, mien, noise, write_clip
+from mien import api, evaluate, home, live, media
+from mien.audit import AuditLog
 from mien.cli import main
 from mien.media.images import jpeg_segments
 from mien.provenance import Marker, Marks, certificate, credentials, label, watermark
@@ -241,6 +242,82 @@ def test_marks_that_are_off(tmp_path, swapper, me, outputs):
     found = made(watermark_on=True, label_on=True)
     assert (found.watermark, found.label, found.status) == (None, None, 0)
     assert (found.manifest.facts.watermark, found.manifest.facts.label) == (False, False)
+
+
+def smaller(image, shorter):
+    """A picture brought to so many pixels on its shorter side."""
+    scale = shorter / min(image.shape[:2])
+    size = tuple(round(edge * scale) for edge in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def made_entries():
+    entries = AuditLog(home.folder()).entries()
+    return [entry for entry in entries if entry["event"] == "made"]
+
+
+@pytest.mark.parametrize(("shorter", "carries"), [(159, False), (160, True)])
+def test_what_is_too_small_for_the_watermark_is_said_to_go_without(
+    shorter, carries, tmp_path, monkeypatch, capsys
+):
+    target, output = tmp_path / "small.png", tmp_path / "out.png"
+    cv2.imwrite(str(target), smaller(cv2.imread(str(MEDIA / "portrait-2.jpg")), shorter))
+    asked = ("-s", PORTRAIT, "--consent", "synthetic", "--json", "-t", target, "-o", output)
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    said = json.loads(command("swap", *asked))
+    assert said["swapped"] == 1
+    assert said["marks_missing"] == ([] if carries else ["watermark"])
+    warned = [text for text in said["warnings"] if "too small for the invisible watermark" in text]
+    assert len(warned) == len(said["marks_missing"])
+    assert made_entries()[-1].get("marks_missing", []) == said["marks_missing"]
+    found = verify(output)
+    assert found.status == 0
+    assert found.manifest.facts.watermark is carries
+    if not carries:
+        assert found.watermark is None
+        assert "watermark  none; the manifest names none" in command("verify", output)
+
+
+@pytest.mark.parametrize("how", ["credentials off", "nothing swapped", "nothing swapped, cut"])
+def test_a_manifest_goes_with_the_video_it_was_beside(
+    how, outputs, tmp_path, swapper, me, monkeypatch
+):
+    monkeypatch.setenv("MIEN_HOME", str(tmp_path / "home"))
+    (home.folder() / "policy.toml").write_text('[marks]\ncredentials_off = ["*"]\n')
+    output = tmp_path / "a.mkv"
+    for path in (outputs / "a.mkv", outputs / "a.c2pa"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    target, end = CLIP, 0.2
+    if how != "credentials off":
+        target = write_clip(tmp_path / "in.mkv", noise(8))
+        end = 0.2 if "cut" in how else None
+    marks = Marks(credentials_on=how != "credentials off")
+    api.swap(target, me, output, end=end, marks=marks, overwrite=True, swapper=swapper)
+    assert output.read_bytes() != (outputs / "a.mkv").read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} - {"in.mkv", "home"} == {"a.mkv"}
+    assert verify(output).manifest.state == "absent"
+
+
+def test_a_small_video_made_in_parts_is_said_to_go_without(tmp_path, swapper, me, caplog):
+    with media.open_source(CLIP, end=0.4) as source:
+        shown = [smaller(frame.image, 144)[:, :254] for frame in source]
+    target = write_clip(tmp_path / "small.mp4", shown)
+    result = api.swap_in_parts(
+        target, me, tmp_path / "out.mp4", seconds=0.1, marks=Marks(), swapper=swapper
+    )
+    assert result.report.swapped
+    assert result.missing == ("watermark",)
+    assert caplog.text.count("too small for the invisible watermark") == 1  # not for each part
+    assert made_entries()[-1]["marks_missing"] == ["watermark"]
+    found = verify(tmp_path / "out.mp4")
+    assert (found.status, found.manifest.facts.watermark) == (0, False)
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -27,7 +27,7 @@ def use_of(kind: policy.Kind, marker: Marker) -> policy.Use:
 
 def made_of(report: Report, marker: Marker) -> dict[str, Any]:
     """What the audit log says of a run that made something."""
-    return {"output_id": marker.output_id, "frames": report.frames_out, "swapped": report.swapped}
+    return {**marker.account, "frames": report.frames_out, "swapped": report.swapped}
 
 
 def by_person(plan: SwapPlan, *, still: bool = True) -> bool:

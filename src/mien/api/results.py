@@ -13,6 +13,7 @@ from mien.media.info import IMAGE_SUFFIXES
 from mien.media.sink import CONTAINERS, Temporary
 from mien.pipeline import Report
 from mien.provenance import untouched
+from mien.provenance.credentials import unsigned
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ class Result:
         report: Counts and times.
         copied: Nothing was swapped, and the target was copied through.
         earlier: The output was there from an earlier run.
+        missing: Marks that are on and that the output is too small for; see
+            :attr:`mien.provenance.Marker.missing`.
         error: Why it failed, in a folder; a single file raises instead.
     """
 
@@ -35,6 +38,7 @@ class Result:
     report: Report = field(default_factory=Report)
     copied: bool = False
     earlier: bool = False
+    missing: tuple[str, ...] = ()
     error: MienError | None = None
 
 
@@ -70,7 +74,7 @@ def _copy(
     formats = IMAGE_SUFFIXES | CONTAINERS
     same = formats.get(target.suffix.lower()) == formats.get(output.suffix.lower())
     if same and start is None and end is None:
-        file = Temporary(output, overwrite=overwrite)
+        file = Temporary(output, overwrite=overwrite, finish=unsigned)
         try:
             shutil.copyfile(target, file.path)
             file.keep()
@@ -87,7 +91,9 @@ def _copy(
     # would be untrue.
     with (
         media.open_source(target, start=start, end=end) as source,
-        media.open_sink(output, source, options=options, metadata={}, overwrite=overwrite) as sink,
+        media.open_sink(
+            *(output, source), options=options, metadata={}, overwrite=overwrite, finish=unsigned
+        ) as sink,
     ):
         for marked in untouched(source):
             sink.write(marked)

@@ -131,12 +131,7 @@ def swap_in_parts(
         )
 
         def marker() -> Marker:
-            return Marker(
-                marks,
-                consent=first.consent,
-                target_consent=target_consent,
-                output_id=job.output_id,
-            )
+            return first.anew(job.output_id)
 
         report = Report(interrupted=True)
         try:
@@ -183,7 +178,7 @@ def swap_in_parts(
                     every,
                     swapper,
                     options=options,
-                    metadata=last.metadata(),
+                    marker=last,
                     overwrite=overwrite,
                     finish=credentials.signing_of(
                         last, people_of(plan), swapper.weights, target, rules.credentials
@@ -192,7 +187,7 @@ def swap_in_parts(
                 report.seconds = time.perf_counter() - began
                 run.end("made", output=output, **made_of(report, last))
                 job.remove()
-                return Result(target, output, report)
+                return Result(target, output, report, missing=last.missing)
         except KeyboardInterrupt:
             log.warning("what is done is kept in %s; --resume goes on with it", job.folder)
             run.end("stopped")

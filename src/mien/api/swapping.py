@@ -83,7 +83,7 @@ def swap_image(
             run.end("copied")
             return frame.image
         made = marker(stream.render(frame, pairs, plan, faces=faces), faces).frame.image
-        run.end("made", output=made, output_id=marker.output_id, faces=len(pairs))
+        run.end("made", output=made, **marker.account, faces=len(pairs))
     return made
 
 
@@ -177,11 +177,11 @@ def swap(
             if report.interrupted:
                 kept = output if sink.abort(keep=True) else None
                 run.end("stopped", output=kept, **made_of(report, marker))
-                return Result(target, kept, report)
+                return Result(target, kept, report, missing=marker.missing)
             if report.swapped:
                 sink.close()
                 run.end("made", output=output, **made_of(report, marker))
-                return Result(target, output, report)
+                return Result(target, output, report, missing=marker.missing)
             sink.abort()
             run.end("copied")
         except BaseException:

@@ -279,14 +279,16 @@ def _line(result: api.Result) -> str:
         return f"{result.output}: copied, nothing swapped"
     if result.earlier:
         return f"{result.output}: is there already"
+    without = [f"no {mark}: too small" for mark in result.missing]
     if report.frames_in == 1:
-        return f"{result.output}: {report.faces} {'face' if report.faces == 1 else 'faces'} swapped"
+        swapped = f"{report.faces} {'face' if report.faces == 1 else 'faces'} swapped"
+        return f"{result.output}: {', '.join([swapped, *without])}"
     parts = [f"{report.frames_out} frames", f"{report.swapped} swapped"]
     if report.faceless:
         parts.append(f"{report.faceless} without a face")
     if report.damaged:
         parts.append(f"{report.damaged} damaged and passed over")
-    parts.append(f"{report.fps:.1f} fps")
+    parts += [*without, f"{report.fps:.1f} fps"]
     return f"{result.output}: {', '.join(parts)}"
 
 
@@ -301,6 +303,7 @@ def _as_json(
             "error": None if result.error is None else str(result.error),
             "copied": result.copied,
             "earlier": result.earlier,
+            "marks_missing": list(result.missing),
             "interrupted": report.interrupted,
             "frames_in": report.frames_in,
             "frames_out": report.frames_out,

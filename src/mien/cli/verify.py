@@ -110,7 +110,10 @@ def _show(terminal: Terminal, name: str, verdict: Verdict) -> None:
         models = ", ".join(model for model, _ in facts.models)
         if models:
             terminal.say(f"  models     {models}")
-    read = "none" if mark is None else f"output {mark.output_id:08x}, version {mark.version}"
+    read = f"output {mark.output_id:08x}, version {mark.version}" if mark else "none"
+    if mark is None and manifest.facts is not None:
+        told = manifest.facts.watermark
+        read += " found, though the manifest names one" if told else "; the manifest names none"
     terminal.say(f"  watermark  {read}")
     found = "none found" if drawn is None else f"{drawn.place}, {drawn.language}"
     terminal.say(f"  label      {found}")

@@ -55,5 +55,6 @@ def keep_account(
         )
 
     output.now = now
-    if not output.streamed and engine.look.marker.marks.credentials_on:
-        output.finish = credentials.finisher(facts, signing)
+    if not output.streamed:
+        on = engine.look.marker.marks.credentials_on
+        output.finish = credentials.finisher(facts, signing) if on else credentials.unsigned

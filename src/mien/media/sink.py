@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import av
 import cv2
@@ -124,7 +124,7 @@ class Temporary:
         if beside is not None:
             beside.keep()
 
-    def _finished(self) -> Temporary | None:
+    def _finished(self) -> Beside | None:
         if self._finish is None:
             return None
         try:
@@ -144,9 +144,19 @@ class Temporary:
         self.path.unlink(missing_ok=True)
 
 
-Finish = Callable[[Path, Path], Temporary | None]
+class Beside(Protocol):
+    """What is done beside a file: another file written, for instance."""
+
+    def keep(self) -> None:
+        """The file has taken its name; do it."""
+
+    def drop(self) -> None:
+        """The file has not; leave all as it was."""
+
+
+Finish = Callable[[Path, Path], Beside | None]
 """Called with a whole file, still hidden, and the name it will take, before it does; changes the
-file in place. It may return another that is to lie beside it."""
+file in place. It may return what is to be done beside it, such as a :class:`Temporary`."""
 
 
 class ImageSink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -277,7 +277,7 @@ def join(
     swapper: pipeline.Swapper,
     *,
     options: media.SinkOptions,
-    metadata: Mapping[str, str],
+    marker: Marker,
     overwrite: bool = False,
     **more: Any,
 ) -> int:
@@ -289,7 +289,7 @@ def join(
         parts: All of them.
         swapper: As for :func:`paint`.
         options: As for :func:`paint`.
-        metadata: From the marker.
+        marker: Of the whole job; learns the size of the output.
         overwrite: Whether an existing output may be replaced.
         more: Passed on to the sink.
 
@@ -303,13 +303,15 @@ def join(
         frames = len(reader.pts)
     with media.open_source(job.target, start=job.start, end=job.end) as source:
         assert isinstance(source, media.VideoSource)
+        size = _size(swapper, source.info)
+        marker.fit(*(size or (source.info.width, source.info.height)))
         with media.JoinSink(
             output,
             source,
             options=options,
-            metadata=metadata,
+            metadata=marker.metadata(),
             overwrite=overwrite,
-            size=_size(swapper, source.info),
+            size=size,
             **more,
         ) as sink:
             written = sink.join([job.path(part) for part in parts])

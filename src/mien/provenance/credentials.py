@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import shutil
 import sys
@@ -25,12 +26,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from mien.errors import MediaError, MienError
-from mien.media import Finish, Temporary
+from mien.media import Beside, Finish, Temporary
 from mien.media.info import image_format
 from mien.provenance import certificate
 from mien.provenance.certificate import Signatory
 from mien.provenance.manifest import ABSENT, Facts, Manifest, definition, facts_of, found, plain
 from mien.provenance.marker import Marker
+from mien.provenance.streams import Same, Watched
 from mien.signing import OWN, Signing
 from mien.types import Identity
 
@@ -57,6 +59,8 @@ _IN_MEMORY: Final = 64
 _LARGEST: Final = 16 << 20
 """Bytes of a sidecar at most; mien's have some thousand."""
 
+log = logging.getLogger(__name__)
+
 _VARIABLE: Final = "C2PA_LIBRARY_NAME"
 _LOADING: Final = threading.Lock()
 _ELSEWHERE: Final = threading.Lock()
@@ -68,8 +72,8 @@ def signing_of(
     models: Iterable[tuple[str, str]] = (),
     target: Path | None = None,
     signing: Signing = OWN,
-) -> Finish | None:
-    """What signs the file that a marker is for; None where its credentials are off.
+) -> Finish:
+    """What signs the file that a marker is for; :func:`unsigned` where its credentials are off.
 
     Args:
         marker: Marks the file's frames.
@@ -83,7 +87,7 @@ def signing_of(
         MediaError: The machine's own cannot be made.
     """
     if not marker.marks.credentials_on:
-        return None
+        return unsigned
     people, weights = tuple(identities), tuple(models)
     return finisher(lambda: facts_of(marker, people, weights, target), signing)
 
@@ -116,6 +120,62 @@ def finisher(facts: Callable[[], Facts], signing: Signing = OWN) -> Finish:
     return finish
 
 
+def unsigned(hidden: Path, target: Path) -> Beside | None:
+    """Finish a file that is not signed; for the sinks of :mod:`mien.media`.
+
+    If it takes the place of one with a manifest beside it, that manifest goes with the old file,
+    since it would say of the new one that it was altered.
+
+    Args:
+        hidden: The file; left as it is.
+        target: Its name to be.
+    """
+    return _Stale(_own_sidecars(target)) if target.suffix.lower() in BESIDE else None
+
+
+class _Stale:
+    """Manifests of a file that is about to be replaced."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def keep(self) -> None:
+        """Remove them."""
+        for path in self._paths:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning(
+                    "%s: is of the file that was replaced, and cannot be removed (%s)",
+                    *(path, error.strerror),
+                )
+
+    def drop(self) -> None:
+        """Leave them."""
+
+
+def _own_sidecars(target: Path) -> list[Path]:
+    """The manifests that lie beside a file and are its own.
+
+    What is called ``STEM.c2pa`` is, where no other file has the stem, or where it holds for this
+    file's very bytes; else it may be another's.
+    """
+    full, usual = sidecars(target)
+    own = [full] if full.is_file() else []
+    if target.is_file() and usual.is_file():
+        others = {p for p in target.parent.iterdir() if p.stem == target.stem} - {target, usual}
+        if not others or (not own and _holds(target)):
+            own.append(usual)
+    return own
+
+
+def _holds(path: Path) -> bool:
+    with contextlib.suppress(MienError):
+        found = check(path)
+        return found.where == "beside" and found.state in ("valid", "trusted")
+    return False
+
+
 def sign(path: Path, facts: Facts, who: Signatory, *, name: Path | None = None) -> bytes | None:
     """Sign a file where it lies.
 
@@ -142,7 +202,7 @@ def sign(path: Path, facts: Facts, who: Signatory, *, name: Path | None = None) 
         with _room(path, name), path.open("rb") as source:
             if suffix in BESIDE:
                 with path.open("rb") as same:
-                    return _sign(source, _Same(same), BESIDE[suffix], facts, who, name)
+                    return _sign(source, Same(same), BESIDE[suffix], facts, who, name)
             with made.open("w+b") as target:
                 _sign(source, target, EMBEDDED[suffix], facts, who, name)
         made.replace(path)
@@ -199,7 +259,7 @@ def check(path: Path, *, signing: Signing = OWN, until: float | None = None) -> 
     try:
         with path.open("rb") as file:
             head = file.read(32)
-            watched = _Watched(file, until)
+            watched = Watched(file, until)
             for where, manifest in _places(path):
                 file.seek(0)
                 try:
@@ -328,7 +388,7 @@ def _sign(  # noqa: PLR0917
             refused.append(error)
             raise
 
-    made = _Watched(target)
+    made = Watched(target)
     try:
         if who.ask is None:
             info = c2pa.C2paSignerInfo(who.algorithm, who.chain, who.key, None)
@@ -352,69 +412,6 @@ def _sign(  # noqa: PLR0917
             return _sign(source, target, kind, facts, certificate.renew(), name)
         raise MediaError(f"{name}: cannot be signed ({plain(error)})") from error
     return manifest
-
-
-class _Same:
-    """Takes what is written without writing it, as it is what the file has at that place.
-
-    The library writes the whole file again where it leaves it unchanged.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-    def write(self, data: bytes) -> int:
-        self._file.seek(len(data), os.SEEK_CUR)
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing was written."""
-
-
-class _Watched:
-    """A file that remembers what went wrong, since the library says it in words of its own."""
-
-    def __init__(self, file: Any, until: float | None = None) -> None:
-        self._file, self._until = file, until
-        self._error: OSError | None = None
-        self.late = False
-
-    def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        if self._until is not None and time.monotonic() > self._until:
-            self.late = True
-            raise TimeoutError
-        try:
-            return call(*arguments)
-        except OSError as error:
-            self._error = self._error or error
-            raise
-
-    def read(self, *arguments: Any) -> Any:
-        return self._do(self._file.read, *arguments)
-
-    def write(self, data: bytes) -> Any:
-        return self._do(self._file.write, data)
-
-    def seek(self, *arguments: Any) -> Any:
-        return self._do(self._file.seek, *arguments)
-
-    def tell(self) -> Any:
-        return self._do(self._file.tell)
-
-    def flush(self) -> Any:
-        return self._do(self._file.flush)
-
-    def complain(self, name: Path) -> None:
-        """Raise what went wrong, if anything did.
-
-        Raises:
-            MediaError: Reading or writing failed, or it took too long.
-        """
-        if self.late:
-            raise MediaError(f"{name}: took too long to check")
-        if self._error is not None:
-            raise MediaError(f"{name}: cannot be signed or checked ({self._error.strerror})")
 
 
 def _kind(head: bytes) -> str | None:

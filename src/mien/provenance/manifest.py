@@ -87,7 +87,7 @@ def facts_of(
     """What is known of an output when it is done.
 
     Args:
-        marker: Marked it.
+        marker: Marked it, or was told its size; see :meth:`Marker.fit`.
         identities: Whose portraits were used.
         models: Name and SHA-256 of each.
         target: The file that was changed.
@@ -101,7 +101,7 @@ def facts_of(
         consent=marker.consent.basis,
         target_consent=marker.target_consent.basis if marker.target_consent else "",
         label=marker.marks.label_on,
-        watermark=marker.marks.watermark_on,
+        watermark=marker.marks.watermark_on and "watermark" not in marker.missing,
         target=sha256,
         portraits=tuple(dict.fromkeys(portrait_hash(one) for one in identities)),
         models=tuple(dict.fromkeys(models)),

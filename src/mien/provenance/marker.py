@@ -7,10 +7,11 @@ leaves without its mark.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 
@@ -19,8 +20,10 @@ from mien.errors import UsageError
 from mien.media import Marked, read_metadata
 from mien.provenance.label import PLACES, SAID, Drawn, Layout, Preset, check, layout, render
 from mien.provenance.placing import Placer
-from mien.provenance.watermark import Watermark, new_output_id
+from mien.provenance.watermark import SMALLEST, Watermark, new_output_id
 from mien.types import Consent, Face, Frame
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Marked", "Marker", "Marks", "metadata", "read", "untouched"]
 
@@ -120,6 +123,8 @@ class Marker:
         self._layouts: dict[tuple[int, int], dict[str, Layout]] = {}
         self._labels: dict[tuple[tuple[int, int], str], Drawn] = {}
         self._placer = Placer()
+        self._sizes: set[tuple[int, int]] = set()
+        self._warned: set[tuple[int, int]] = set()  # shared by all markers made of this one
 
     def __call__(self, frame: Frame, faces: Sequence[Face] = ()) -> Marked:
         """Draw the label into ``frame.image``, write the watermark, and hand the frame over.
@@ -135,7 +140,47 @@ class Marker:
             self._draw(frame, faces)
         if not self.marks.watermark_on:
             return Marked(frame)
+        height, width = frame.image.shape[:2]
+        self.fit(width, height)
         return Marked(frame, self._watermark.write(frame))
+
+    def fit(self, width: int, height: int) -> None:
+        """Take note of the size of frames, which may be too small for the watermark.
+
+        For outputs whose frames are marked elsewhere; calling the marker does it, too. A size
+        that is too small is warned of once.
+
+        Args:
+            width: Of the frames of the output, in pixels.
+            height: The same.
+        """
+        if (width, height) in self._sizes or not self.marks.watermark_on:
+            return
+        self._sizes.add((width, height))
+        if min(width, height) < SMALLEST and (width, height) not in self._warned:
+            self._warned.add((width, height))
+            log.warning(
+                "a picture of %dx%d pixels is too small for the invisible watermark, "
+                "which needs %d on the shorter side; it goes without",
+                *(width, height, SMALLEST),
+            )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The marks that are on and that no frame was large enough for, as the policy calls them.
+
+        Known once there were frames, or their size was told with :meth:`fit`.
+        """
+        small = bool(self._sizes) and all(min(size) < SMALLEST for size in self._sizes)
+        return ("watermark",) if small and self.marks.watermark_on else ()
+
+    @property
+    def account(self) -> dict[str, Any]:
+        """What the audit log says of the finished output: its id, and the marks it lacks."""
+        said: dict[str, Any] = {"output_id": self.output_id}
+        if self.missing:
+            said["marks_missing"] = list(self.missing)
+        return said
 
     def changed(self, *, marks: Marks | None = None, consent: Consent | None = None) -> Marker:
         """A marker of the same output that says something else from now on."""
@@ -146,11 +191,19 @@ class Marker:
             output_id=self.output_id,
         )
         other._placer = self._placer  # the label stays where it is
+        other._sizes, other._warned = set(self._sizes), self._warned
         return other
 
-    def anew(self) -> Marker:
-        """A marker that says the same of another output."""
-        return Marker(self.marks, consent=self.consent, target_consent=self.target_consent)
+    def anew(self, output_id: str = "") -> Marker:
+        """A marker that says the same of another output, or of the one with this id."""
+        other = Marker(
+            self.marks,
+            consent=self.consent,
+            target_consent=self.target_consent,
+            output_id=output_id,
+        )
+        other._warned = self._warned
+        return other
 
     def metadata(self) -> dict[str, str]:
         """Return the words that go into the output; see :func:`metadata`."""

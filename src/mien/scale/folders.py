@@ -239,6 +239,7 @@ def _result(job: _Job, photo: _Photo, answer: Words) -> Result:
             if not report.swapped:
                 run.end("copied")
                 return copied_through(target, output, report, overwrite=job.overwrite)
+            marker.fit(*answer["size"])
             sign = credentials.signing_of(
                 marker, people_of(job.plan), job.weights, target, job.rules.credentials
             )
@@ -255,4 +256,4 @@ def _result(job: _Job, photo: _Photo, answer: Words) -> Result:
     except OSError as error:
         said = MediaError(f"{output}: cannot be written ({error.strerror})")
         return Result(target, None, error=said)
-    return Result(target, output, report)
+    return Result(target, output, report, missing=marker.missing)

@@ -184,12 +184,14 @@ class Worker:
             )
             options = carried.to_options(what["options"])
             with media.open_source(target, limits=self._swapper.limits) as source:
+                larger = self._size(source)
+                size = larger or (source.info.width, source.info.height)
                 sink = media.open_sink(
                     output,
                     source,
                     options=options,
                     metadata=marker.metadata(),
-                    size=self._size(source),
+                    size=larger,
                 )
                 try:
                     report = pipeline.run(source, sink, stream, work.plan, marker)
@@ -203,6 +205,7 @@ class Worker:
         return {
             "data": np.frombuffer(made, np.uint8),
             "report": asdict(report),
+            "size": size,
             "denied": sorted(set(stream.gate.denied.values())),
         }
 

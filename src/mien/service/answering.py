@@ -17,6 +17,7 @@ from mien.errors import MediaError, MienError, NoFace, UsageError
 from mien.pipeline import Stream, Swapper
 from mien.provenance import Marker, Marks, credentials, verify
 from mien.service import problems
+from mien.service.outages import is_full
 from mien.service.people import People, Watch
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
@@ -93,7 +94,7 @@ class Answering:
         try:
             return getattr(self, f"_{kind}")(folder, said, rules)  # type: ignore[no-any-return]
         except SQLAlchemyError as error:
-            raise problems.database_gone() from error
+            raise problems.database_gone(error) from error
         except MediaError as error:
             raise _told(error, folder) from error
         except MienError as error:
@@ -197,7 +198,7 @@ class Answering:
             run.end(
                 "made",
                 output=output,
-                output_id=marker.output_id,
+                **marker.account,
                 faces=report.faces,
                 tenant=said["tenant"],
                 key=said["key"],
@@ -247,8 +248,8 @@ def _check_still(path: Path) -> None:
 def _told(error: MediaError, folder: Path) -> Exception:
     """What is wrong with a file of the request; or with the server, whose files stay unnamed."""
     words = str(error)
-    if words.startswith(f"{folder}/output"):
-        return Problem(507, "full", "the result cannot be written")
+    if is_full(error) or words.startswith(f"{folder}/output"):
+        return problems.no_space()
     if str(folder) not in words and not words.startswith("target"):
         log.error("%s", error)
         return Problem(503, "storage", "a file of the server cannot be read or written")
