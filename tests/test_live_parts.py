@@ -306,35 +306,51 @@ def control(tmp_path, swapper):
         yield engine, listening
 
 
-class Recording:
-    """Takes down what it is asked to record."""
+class Output:
+    """Stands for a file that is recorded to."""
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def start(self, name: str) -> str:
-        self.asked.append(name)
-        return name
+    def __init__(self, name: str) -> None:
+        self.name, self.writing = name, True
 
 
 @pytest.mark.parametrize(
     "name", ["/tmp/x.mp4", "../x.mp4", "a/b.mp4", "..", "a\\b.mp4", "C:x.mp4", ".x.mp4", "x\0.mp4"]
 )
-def test_over_tcp_recordings_have_plain_names(tmp_path, name):
-    recorder: Any = Recording()
-    commands = live.Commands(NoEngine(), None, recorder=recorder)  # type: ignore[arg-type]
+@pytest.mark.parametrize("where", ["0", "socket"])
+def test_recordings_have_plain_names_in_their_folder(tmp_path, name, where):
+    if where != "0" and not hasattr(socket, "AF_UNIX"):
+        pytest.skip("Unix sockets")
+    made: list[str] = []
+
+    def make(file: str) -> Any:
+        made.append(file)
+        return Output(file)
+
+    engine: Any = NoEngine()
+    engine.add = lambda output: None
+    recorder = live.Recorder(engine, make, tmp_path)
+    commands = live.Commands(engine, None, recorder=recorder)  # type: ignore[arg-type]
     asked = json.dumps({"record": name})
-    with live.ControlSocket("0", commands) as listening:
+    where = where if where == "0" else str(tmp_path / where)
+    with live.ControlSocket(where, commands) as listening:
         wrong, right = talk(listening, asked, '{"record": "take 1.mp4"}')
-        assert wrong["ok"] is False
-        assert "plain name" in wrong["error"]
-        assert right["ok"] is True
-    assert recorder.asked == ["take 1.mp4"]
-    assert commands(asked)["ok"] is True  # as by a Unix socket, which is its owner's alone
+    assert wrong["ok"] is False
+    assert "plain name" in wrong["error"]
+    assert right == {"ok": True, "recording": str(tmp_path / "take 1.mp4")}
+    assert made == [str(tmp_path / "take 1.mp4")]
+
+
+def connected(listening: live.ControlSocket) -> socket.socket:
+    if listening.where == "0":
+        return socket.create_connection(("127.0.0.1", listening.port), timeout=20)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(20)
+    connection.connect(listening.where)
+    return connection
 
 
 def talk(listening: live.ControlSocket, *lines: str) -> list[dict[str, Any]]:
-    with socket.create_connection(("127.0.0.1", listening.port), timeout=20) as connection:
+    with connected(listening) as connection:
         connection.sendall("".join(f"{line}\n" for line in lines).encode())
         with connection.makefile("r") as answers:
             return [json.loads(answers.readline()) for _ in lines]

@@ -59,24 +59,22 @@ class Commands:
         self.recorder = recorder
         self._one = threading.Lock()
 
-    def __call__(self, line: str, *, plain: bool = False) -> dict[str, Any]:
+    def __call__(self, line: str) -> dict[str, Any]:
         """Do what one line says.
 
         Args:
             line: One JSON object.
-            plain: Whether recordings may have plain names alone, in the folder for them: whoever
-                asks is not known to be the user.
 
         Returns:
             The answer, to be sent as JSON; what is wrong is said in it, nothing is raised.
         """
         try:
             with self._one:
-                return {"ok": True} | self._do(line, plain)
+                return {"ok": True} | self._do(line)
         except MienError as error:
             return {"ok": False, "error": str(error)}
 
-    def _do(self, line: str, plain: bool) -> dict[str, Any]:
+    def _do(self, line: str) -> dict[str, Any]:
         try:
             asked = json.loads(line)
         except ValueError as error:
@@ -86,19 +84,17 @@ class Commands:
                 figures = asdict(self.engine.statistics())
                 return {"statistics": figures | {"head_up": self.engine.statistics().line()}}
             case {"record": bool() | str()} if len(asked) == 1:
-                return {"recording": self._record(asked["record"], plain)}
+                return {"recording": self._record(asked["record"])}
             case {"set": dict(values)} if values and len(asked) == 1:
                 return self._set(dict(values))
         raise UsageError('expected {"set": {…}}, {"get": "statistics"} or {"record": true}')
 
-    def _record(self, what: bool | str, plain: bool) -> str:
+    def _record(self, what: bool | str) -> str:
         """Begin or end a recording; the file."""
         if self.recorder is None:
             raise UsageError("record: not offered here")
         if what is False:
             return self.recorder.stop()
-        if isinstance(what, str) and plain and not _is_plain(what):
-            raise UsageError(f"record: over TCP expected a plain name, came {what!r}")
         return self.recorder.start(what if isinstance(what, str) else "")
 
     def _set(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -119,16 +115,11 @@ class Commands:
         return {}
 
 
-def _is_plain(name: str) -> bool:
-    """Whether it names a file in a folder, on any system, and none that is hidden."""
-    return not name.startswith(".") and not set(name) & set("/\\:\0")
-
-
 class ControlSocket:
     """Listens, and gives each connection a thread. A context.
 
     A path makes a Unix socket that only its owner may use; a number is a TCP port on 127.0.0.1,
-    which all users of the machine reach: recordings have plain names then.
+    which all users of the machine reach.
     """
 
     def __init__(self, where: str, commands: Commands) -> None:
@@ -210,7 +201,7 @@ class ControlSocket:
                         connection.sendall(json.dumps(answer).encode() + b"\n")
                         return
                     text = line.decode("utf-8", "replace")
-                    answer = self._commands(text, plain=self._path is None)
+                    answer = self._commands(text)
                     connection.sendall(json.dumps(answer).encode() + b"\n")
         finally:
             with self._lock:

@@ -8,39 +8,29 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from fractions import Fraction
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from mien import policy
 from mien.errors import Refused, UsageError
 from mien.live.capture import Capture
 from mien.live.changing import changed, standing
-from mien.live.counting import Ages, Rate
+from mien.live.counting import Ages, Rate, usually
+from mien.live.following import tracking_of
+from mien.live.journal import Journal, use_of
 from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
-from mien.live.outputs import Encoded
 from mien.live.show import Look, Painter
 from mien.live.types import Camera, Options, Output, Shown, Statistics
+from mien.live.warming import prepare, timed, warm_up
 from mien.live.witness import Witness
 from mien.media import Shot
 from mien.pipeline import Pairs, Stream, Swapper, brisk
-from mien.track import LIVE, TrackOptions
+from mien.track import TrackOptions
 from mien.types import Faces, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
-
-MICRO: Final = Fraction(1, 1_000_000)
-"""Seconds to a tick of the time of frames."""
-
-WARM: Final = 2
-"""Frames painted before anything is shown, at most 30 looked at."""
-
-QUICK, THOROUGH = 1, 8
-"""Frames between looks of the detector in private: who comes in must not be seen."""
 
 
 class _Followed(NamedTuple):
@@ -94,14 +84,10 @@ class Engine:
         self._look = look
         self._swapper, self._eased = eased(swapper)
         swapper = self._swapper
-        self._tracking = tracking or replace(LIVE, beside=True)
-        if self.options.private:
-            self._tracking = replace(
-                self._tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0
-            )
+        self._tracking = tracking_of(tracking, private=self.options.private)
         self._steps = steps_of(swapper, private=self.options.private)
-        self._stream = Stream(swapper, options=self._tracking, use=_use(look))
-        self._run: policy.Run | None = None  # in the audit log
+        self._stream = Stream(swapper, options=self._tracking, use=use_of(look))
+        self._journal = Journal(self._stream.gate.rules)
         self._painter = Painter(self._stream, self.options.private)
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -134,23 +120,24 @@ class Engine:
             MediaError: The camera or an output cannot be opened.
             Refused: The policy does not allow it; see :mod:`mien.policy`.
         """
-        rules = self._stream.gate.rules
-        self._run = rules.begin(_people(self._look), _use(self._look))
+        self._journal.begin(self._look)
         self._turns = brisk()
         self._turns.__enter__()
         try:
             camera = self._capture.open()
             self._fps = self.options.fps or camera.fps or 30.0
             self._ladder.interval = 1 / self._fps
-            self._prepare([rule.identity for rule in self._look.plan.rules])
-            self._warm(camera)
+            prepare(self._steps, [rule.identity for rule in self._look.plan.rules])
+            warm_up(
+                *(camera, self._stream, self._steps, self._look), sized=self._sized, fps=self._fps
+            )
             if self.options.private:
                 self._witness = Witness(self._swapper.embed)
             if self._size != (0, 0):
                 for outlet in self._outlets:
                     outlet.start(*self._size, self._fps)
         except BaseException as error:
-            self._run.end("failed", error=type(error).__name__)
+            self._journal.failed(error)
             self._close()
             raise
         for work in (self._capture.run, self._follow, self._paint):
@@ -222,11 +209,10 @@ class Engine:
         """
         identity = what.get("identity")
         if isinstance(identity, Identity):
-            use = _use(self._look)
             self._stream.gate.admit([identity])
             self._stream.watch.permit([identity], "live")
-            self._stream.gate.rules.note("changed", **policy.facts([identity], use), **self._named)
-            self._prepare([identity])
+            self._journal.changed(identity, self._look)
+            prepare(self._steps, [identity])
         with self._changed:
             look = self._look
             for key, value in what.items():
@@ -254,7 +240,7 @@ class Engine:
         for outlet in found:
             outlet.stop()
             self._gone.append(outlet)
-            self._log_recording(outlet)
+            self._journal.recorded(outlet)
 
     @property
     def look(self) -> Look:
@@ -345,8 +331,8 @@ class Engine:
         be had: one as old as frames are on arrival, and one and a half intervals more.
         """
         outlets = [o for o in self._outlets if o.alive]
-        encode = min((_usual(o.spent.last(20)) for o in outlets), default=0.0)
-        expected = _usual(self._work.last(20)) + encode
+        encode = min((usually(o.spent.last(20)) for o in outlets), default=0.0)
+        expected = usually(self._work.last(20)) + encode
         freshest = self._capture.freshest() + 1.5 / self._fps
         return max(self.options.max_latency - expected, freshest)
 
@@ -359,7 +345,7 @@ class Engine:
             while not self._stopping.is_set():
                 left = 0.2 if self._pending is not None else 0.0
                 if not left and self._paints_since is not None:
-                    usual = _usual(self._painting.last(9)) - _usual(self._following.last(9))
+                    usual = usually(self._painting.last(9)) - usually(self._following.last(9))
                     left = usual - (time.monotonic() - self._paints_since)
                 if left <= 0:
                     return True
@@ -398,7 +384,7 @@ class Engine:
         # Who was chosen keeps the face when they meet others or come back.
         self._stream.identify = look.chosen
         self._index += 1
-        frame = _timed(self._sized(shot.frame.image), self._index, shot.time)
+        frame = timed(self._sized(shot.frame.image), self._index, shot.time)
         raw = frame.image.copy() if self._witness is not None and self._witness.due else None
         faces = self._stream.observe(frame)
         pairs = [] if look.paused else self._stream.assign(faces, look.plan)
@@ -472,31 +458,6 @@ class Engine:
 
     # --- start and end -----------------------------------------------------------------------
 
-    def _prepare(self, identities: Sequence[Identity]) -> None:
-        """Do what depends on an identity alone, on all steps, where the generator can."""
-        generators = {id(s.swapper.generate): s.swapper.generate for s in self._steps}
-        for generator in generators.values():
-            prepare: Any = getattr(generator, "prepare", None)
-            for identity in identities if prepare is not None else ():
-                prepare(identity)
-
-    def _warm(self, camera: Camera) -> None:
-        """Run everything on the first frames, until faces were painted twice."""
-        painted, began = 0, time.monotonic()
-        self._stream.identify = self._look.chosen
-        for number, first in enumerate(camera.preview()):
-            frame = _timed(self._sized(first.image), number - 40, began + number / self._fps)
-            faces = self._stream.observe(frame)
-            pairs = self._stream.assign(faces, self._look.plan)
-            for step in self._steps:
-                if pairs and (not painted or step is self._steps[0]):
-                    self._stream.swapper = step.swapper
-                    copy = Frame(frame.image.copy(), frame.index, frame.pts, frame.time_base)
-                    self._stream.render(copy, pairs, self._look.plan, faces=faces)
-            painted += bool(pairs)
-            if painted == WARM or number == 29:
-                break
-
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
@@ -531,55 +492,5 @@ class Engine:
         turns, self._turns = self._turns, None
         if turns is not None:
             turns.__exit__(None, None, None)
-        self._log_end()
-
-    # --- the audit log -----------------------------------------------------------------------
-
-    @property
-    def _named(self) -> dict[str, str]:
-        """What joins the entries of this session."""
-        return {} if self._run is None else {"run": self._run.id}
-
-    def _log_recording(self, outlet: Outlet) -> None:
-        """Write down a file that was finished."""
-        output = outlet.output
-        if not isinstance(output, Encoded) or output.streamed:
-            return
-        path, rules = Path(output.name), self._stream.gate.rules
-        if rules.audit.on and outlet.statistics(whole=True).written and path.is_file():
-            rules.note("recorded", output=rules.hashes(path), **self._named)
-
-    def _log_end(self) -> None:
-        run = self._run
-        if run is None or run.ended:
-            return
-        for outlet in self._outlets:
-            self._log_recording(outlet)
-        failure: dict[str, Any] = (
-            {} if self._failure is None else {"error": type(self._failure).__name__}
-        )
-        run.end(
-            "ended",
-            output_id=self._look.marker.output_id,
-            frames=self._out.count,
-            swapped=self._swapped,
-            **failure,
-        )
-
-
-def _people(look: Look) -> list[Identity]:
-    return [rule.identity for rule in look.plan.rules]
-
-
-def _use(look: Look) -> policy.Use:
-    marker = look.marker
-    return policy.Use("live", target_consent=marker.target_consent, marks=marker.marks)
-
-
-def _timed(image: Image, index: int, taken: float) -> Frame:
-    """A frame that says when it was taken: the camera's own numbers may start anew."""
-    return Frame(image, index, round(taken / MICRO), MICRO)
-
-
-def _usual(seconds: list[float]) -> float:
-    return float(np.percentile(seconds, 80)) if seconds else 0.0
+        figures = {"frames": self._out.count, "swapped": self._swapped}
+        self._journal.end(self._look, self._outlets, figures, self._failure)

@@ -19,7 +19,7 @@ class Recorder:
     Args:
         engine: Whose picture is recorded.
         make: Makes the output for a file.
-        folder: Where files without a folder of their own go.
+        folder: Where all files go; None for the working folder.
     """
 
     def __init__(
@@ -39,20 +39,21 @@ class Recorder:
         """Begin to record.
 
         Args:
-            name: Of the file; empty for one made of date and time.
+            name: Of the file, without a folder: whoever asks may be any program that reaches the
+                control socket. Empty for one made of date and time.
 
         Returns:
             The file; it has this name when it is finished.
 
         Raises:
-            UsageError: A recording runs, or this is no name of a video file.
+            UsageError: A recording runs, or this is no plain name of a video file.
             MediaError: The file is there already or cannot be written.
         """
         with self._lock:
             if self.path:
                 raise UsageError(f"record: {self.path} is being recorded; end it first")
-            if "://" in name:
-                raise UsageError(f"record: expected a file, came {name!r}")
+            if not _is_plain(name):
+                raise UsageError(f"record: expected a plain name, without a folder, came {name!r}")
             target = str(self._folder / name) if name else self._fresh()
             media.check_target(target)
             output = self._make(target)
@@ -88,3 +89,8 @@ class Recorder:
         stem = f"mien-{time.strftime('%Y%m%d-%H%M%S')}"
         names = (f"{stem}{f'-{n}' if n else ''}.mp4" for n in range(1000))
         return str(next(p for n in names if not (p := self._folder / n).exists()))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a file in a folder, on any system, and none that is hidden."""
+    return not name.startswith(".") and not set(name) & set("/\\:\0")

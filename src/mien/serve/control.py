@@ -15,11 +15,12 @@ from mien.errors import MienError, UsageError
 from mien.identity import EVERY, Watch
 from mien.live import Engine, Look, Recorder
 from mien.live.changing import changed, standing
-from mien.live.engine import QUICK, THOROUGH
+from mien.live.following import tracking_of
 from mien.live.show import Painter
 from mien.live.types import Shown
 from mien.pipeline import Stream, Swapper
-from mien.track import LIVE, TrackOptions
+from mien.provenance import Marker
+from mien.track import TrackOptions
 from mien.types import Frame, Identity
 
 log = logging.getLogger(__name__)
@@ -221,19 +222,16 @@ class Performance:
         use = policy.Use(
             "live", target_consent=marker.target_consent, marks=marker.marks, user=user
         )
-        tracking = tracking or replace(LIVE, beside=True)
-        if private:
-            tracking = replace(tracking, quick=QUICK, thorough=THOROUGH, beside=False, fade=0)
+        tracking = tracking_of(tracking, private=private)
         self._stream = Stream(swapper, identify=identify, options=tracking, use=use)
         if watch is not None:
             self._stream.watch = watch
         self._rules = self._stream.gate.rules
         self._run = self._rules.begin([rule.identity for rule in look.plan.rules], use)
-        # When the camera is gone, whoever drops this, its end is in the audit log.
-        facts: dict[str, Any] = {"output_id": marker.output_id, **(said or {})}
         if said:
-            self._rules.note("opened", run=self._run.id, **facts)
-        weakref.finalize(self, self._run.end, "ended", **facts)
+            self._rules.note("opened", run=self._run.id, output_id=marker.output_id, **said)
+        # When the camera is gone, whoever drops this, its end is in the audit log.
+        weakref.finalize(self, _end, self._run, marker, said or {})
         self._painter = Painter(self._stream, private)
 
     def __call__(self, frame: Frame, taken: float) -> Shown:
@@ -276,3 +274,8 @@ class Performance:
                     self._rules.note("changed", run=self._run.id, **policy.facts([value], gate.use))
                 look = changed(look, key, value)
             self._look = look
+
+
+def _end(run: policy.Run, marker: Marker, said: Mapping[str, Any]) -> None:
+    """Write that a visitor is gone, and which marks the pictures lacked."""
+    run.end("ended", **marker.account, **said)
