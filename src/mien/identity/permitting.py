@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mien.errors import MediaError, Refused
-from mien.identity.store import Store
 from mien.types import Consent, Identity, Scope
+
+if TYPE_CHECKING:
+    from mien.identity.store import Store
 
 EVERY: Final = 1.0
 """Seconds between two looks at the store."""
@@ -74,7 +76,10 @@ class Watch:
         if now - self._looked < self._every:
             return self._revoked
         first, self._looked = self._looked < 0, now
-        self._store = self._store or Store.open(self._folder)
+        if self._store is None:
+            from mien.identity.store import Store  # noqa: PLC0415 - OpenCV, ONNX Runtime
+
+            self._store = Store.open(self._folder)
         stamp = self._store.stamp()
         if stamp is not None and stamp == self._stamp and now - self._read < ANYWAY:
             return self._revoked

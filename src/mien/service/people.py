@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import delete, func, select
 
 from mien import identity
 from mien.errors import MediaError, Refused
 from mien.identity import keys
-from mien.identity.packing import pack, seal, unpack, unseal
 from mien.service.database import Answer, Database, Person, new_id
 from mien.service.problems import Problem, missing
 from mien.service.settings import ServiceSettings
@@ -67,6 +68,8 @@ class People:
         Raises:
             Problem: 507: the tenant has that many.
         """
+        from mien.identity.packing import pack, seal  # noqa: PLC0415 - OpenCV
+
         consent = me.consent
         row = Person(
             id=new_id(),
@@ -96,10 +99,9 @@ class People:
             Refused: It was revoked.
             MediaError: It cannot be unsealed.
         """
-        with self._database(write=False) as rows:
-            row = rows.scalar(select(Person).where(Person.tenant == tenant, Person.id == which))
-        if row is None:
-            raise missing("identity")
+        from mien.identity.packing import unpack, unseal  # noqa: PLC0415 - OpenCV
+
+        row = show(self._database, tenant, which)
         if row.revoked is not None or row.sealed is None:
             raise Refused("the consent was withdrawn (rule consent.revoked)")
         data = unseal(self._key, row.sealed, _bound(row))
@@ -109,8 +111,18 @@ class People:
         return Identity(row.name, embedding, portraits, consent_of(row))
 
 
+KNOWN: Final = 1000
+"""Records of which a :class:`Watch` knows whether they stand."""
+
+FRESH: Final = 60.0
+"""Seconds after the last question for which it goes on to look after a record."""
+
+
 class Watch(identity.Watch):
     """Says whose consent has ended since, by the rows, cheaply enough for every frame.
+
+    It looks after the records that were asked for in the last minute, a thousand at most: one
+    query in a while, however long it lives and however many people there were.
 
     Args:
         database: Where identities are.
@@ -120,11 +132,12 @@ class Watch(identity.Watch):
     def __init__(self, database: Database, *, every: float = identity.EVERY) -> None:
         super().__init__(every=every)
         self._database = database
-        self._standing: dict[str, bool] = {}
+        self._standing: OrderedDict[str, bool] = OrderedDict()
+        self._asked: dict[str, float] = {}
         self._seen = -1e9
 
     def __call__(self) -> frozenset[str]:
-        """Records that were withdrawn, of those that were asked for."""
+        """Records that were withdrawn, of those that were asked for of late."""
         with self._lock:
             self._refresh()
             return frozenset(k for k, stands in self._standing.items() if not stands)
@@ -132,14 +145,27 @@ class Watch(identity.Watch):
     def objection(self, consent: Consent, use: Scope) -> str:
         """As :func:`mien.identity.objection`, and whether the identity still stands."""
         why = identity.objection(consent, use)
-        if why or not consent.record:
+        record = consent.record
+        if why or not record:
             return why
         with self._lock:
-            if consent.record not in self._standing:
-                self._standing |= self._ask([consent.record])
+            if record not in self._standing:
+                self._standing |= self._ask([record])
+            self._asked[record] = time.monotonic()
+            self._standing.move_to_end(record)
+            self._forget()
             self._refresh()
-            stands = self._standing[consent.record]
+            stands = self._standing[record]
         return "" if stands else "the consent was withdrawn (rule consent.revoked)"
+
+    def _forget(self) -> None:
+        """Let go of the record that nobody asked for the longest, where it is old or too many."""
+        old = time.monotonic() - FRESH
+        while self._standing:
+            first = next(iter(self._standing))
+            if len(self._standing) <= KNOWN and self._asked[first] >= old:
+                return
+            del self._standing[first], self._asked[first]
 
     def _refresh(self) -> None:
         now = time.monotonic()
