@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from mien.provenance.verifying import verify
 class Server:
     """``mien serve`` in a process, its workers below it."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         self.folder, self.port = folder, servers.free_port()
         folder.mkdir(exist_ok=True)
         said = {
@@ -34,6 +36,7 @@ class Server:
             MIEN_HOME=str(folder / "home"),
             PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
             **{f"MIEN_SERVE_{key.upper()}": str(value) for key, value in said.items()},
+            **(environment or {}),
         )
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}/v1", timeout=30)
@@ -114,7 +117,7 @@ class Server:
 
     def job(self, job: str) -> dict[str, Any]:
         answer = self.client.get(f"/jobs/{job}")
-        if answer.status_code == 503:  # the database is away
+        if answer.status_code in (503, 507):  # the database is away, or its disk full
             return {"state": "unknown", "progress": {"done": 0, "total": None}}
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
@@ -139,8 +142,10 @@ class Server:
 
 
 @contextmanager
-def server(folder: Path, **settings: Any) -> Iterator[Server]:
-    one = Server(folder, **settings)
+def server(
+    folder: Path, environment: Mapping[str, str] | None = None, **settings: Any
+) -> Iterator[Server]:
+    one = Server(folder, environment, **settings)
     one.start()
     try:
         one.ready()

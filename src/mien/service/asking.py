@@ -19,7 +19,8 @@ from mien import config
 from mien.service.database import Database
 from mien.service.files import Files
 from mien.service.keys import Caller
-from mien.service.problems import Problem
+from mien.service.outages import has_room
+from mien.service.problems import Problem, no_space
 from mien.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ def make_scratch(service: Service) -> Path:
         Problem: The disk is full.
     """
     try:
-        return Path(tempfile.mkdtemp(prefix=REQUEST, dir=service.settings.scratch))
+        if has_room(service.settings.scratch):
+            return Path(tempfile.mkdtemp(prefix=REQUEST, dir=service.settings.scratch))
     except OSError as error:
-        raise Problem(507, "full", "there is no space for the upload", retry_after=60) from error
+        raise no_space() from error
+    raise no_space()
 
 
 def sweep(folder: Path, older: float = 3600.0) -> None:
@@ -158,9 +161,11 @@ def keep(upload: UploadFile, path: Path) -> Path:
         Problem: The disk is full.
     """
     try:
+        if not has_room(path.parent, upload.size or 0):
+            raise no_space()
         with path.open("wb") as out:
             upload.file.seek(0)
             shutil.copyfileobj(upload.file, out, 1 << 20)
     except OSError as error:
-        raise Problem(507, "full", "there is no space for the upload", retry_after=60) from error
+        raise no_space() from error
     return path

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +23,8 @@ from mien.service import keys
 from mien.service.asking import Service
 from mien.service.keys import Caller
 from mien.service.limits import quota
-from mien.service.problems import Problem, answer, database_gone
+from mien.service.outages import is_full
+from mien.service.problems import Problem, answer, database_gone, no_space
 from mien.service.settings import is_loopback
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,12 @@ UPLOADS: Final = ("/v1/jobs", "/v1/verify")
 
 CLOSE: Final = {"Connection": "close"}
 """Of answers to requests whose body was not read to its end."""
+
+LINGER: Final = 2.0
+"""Seconds for which what a client still sends is read after the answer, and thrown away."""
+
+LINGER_BYTES: Final = 8 << 20
+"""The same in bytes."""
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -69,9 +77,15 @@ class Entrance:
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 0
+        body = _Body(scope, receive)
+        receive = body.receive
 
         async def sent(message: Message) -> None:
             nonlocal status
+            if _is_last(message) and not body.over:
+                await send(message | {"more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body", "body": b""}
             if message["type"] == "http.response.start":
                 status = message["status"]
                 there = {name.lower() for name, _ in message["headers"]}
@@ -94,7 +108,7 @@ class Entrance:
             if status:
                 raise
             failed = Problem(500, "failed", "something went wrong in the server; its log says what")
-            await answer(failed)(scope, receive, sent)
+            await answer(no_space() if is_full(error) else failed)(scope, receive, sent)
         finally:
             route = _label(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
@@ -137,7 +151,7 @@ class Entrance:
         try:
             found = await to_thread.run_sync(keys.find, self._service.database, secret.strip())
         except SQLAlchemyError as error:
-            raise database_gone() from error
+            raise database_gone(error) from error
         if found is None:
             raise Problem(
                 401,
@@ -197,6 +211,36 @@ class Entrance:
             return message
 
         return measured
+
+
+class _Body:
+    """The body of a request, read to its end or not.
+
+    Were a connection closed over bytes that nobody read, TCP would reset it, and the answer could
+    be lost on its way (RFC 9112, 9.6).
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers, self._receive = Headers(scope=scope), receive
+        self.over = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self.over = True
+        return message
+
+    async def drain(self) -> None:
+        """Read what is left of it, if that does not take long."""
+        got = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while not self.over and got < LINGER_BYTES:
+                    got += len((await self.receive()).get("body", b""))
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 def _label(scope: Scope) -> str:

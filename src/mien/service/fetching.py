@@ -15,6 +15,7 @@ import httpx
 from mien.errors import Refused, UsageError
 from mien.service import addresses
 from mien.service.addresses import Place
+from mien.service.files import patient
 
 BLOCK: Final = 1 << 20
 
@@ -178,7 +179,7 @@ def _of_store(url: str, options: Mapping[str, Any]) -> Iterator[bytes]:
     import fsspec  # noqa: PLC0415 - slow
 
     try:
-        with fsspec.open(url, "rb", **options) as file:
+        with fsspec.open(url, "rb", **patient(url, options)) as file:
             while block := file.read(BLOCK):
                 yield block
     except FileNotFoundError as error:

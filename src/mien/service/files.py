@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import secrets
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from mien.errors import MediaError
+from mien.service.outages import has_room
 
 BLOCK: Final = 1 << 20
 """Bytes that are moved at a time."""
+
+PATIENT: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "read_timeout": 10,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+"""What botocore is told, https://botocore.amazonaws.com/v1/documentation/api/latest/reference/config.html,
+unless the operator says otherwise: its own five attempts of a minute would hold whoever waits."""
+
+UNFINISHED: Final = ".part"
+"""Behind the names of files in a folder that are not whole yet."""
 
 
 class Stored(NamedTuple):
@@ -49,9 +62,12 @@ class Files:
 
         self.url = url
         try:
-            self._system, self._root = fsspec.core.url_to_fs(url, **options)
+            self._system, self._root = fsspec.core.url_to_fs(url, **patient(url, options))
         except (ImportError, ValueError) as error:
             raise MediaError(f"{url}: there is no such store ({error})") from error
+        self._folder = Path(self._root) if "file" in self._system.protocol else None
+        if hasattr(self._system, "retries"):
+            self._system.retries = 1  # s3fs tries again what botocore has tried again
 
     def _at(self, path: str) -> str:
         parts = path.split("/")
@@ -60,27 +76,43 @@ class Files:
         return f"{self._root}/{path}"
 
     def put(self, path: str, source: Path | IO[bytes]) -> Stored:
-        """Put a file into the store; it appears whole, or not at all.
+        """Put a file into the store; it appears whole, or not at all, and once: paths are new.
 
         Raises:
             MediaError: The store cannot be reached, or is full.
         """
         digest, size = hashlib.sha256(), 0
-        unfinished = f"{path}.{secrets.token_hex(4)}.part"
-        with _named(path, "cannot be stored"):
-            self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+        with _named(path, "cannot be stored"), _reading(source) as data:
+            whole = self._at(path)
+            # An object store shows no file before it is whole; a folder does.
+            unfinished = whole if self._folder is None else f"{whole}{UNFINISHED}"
             try:
-                with _reading(source) as data, self._system.open(self._at(unfinished), "wb") as out:
+                if self._folder is not None:
+                    self._make_room(whole, source)
+                with self._system.open(unfinished, "wb") as out:
                     while block := data.read(BLOCK):
                         digest.update(block)
                         size += len(block)
                         out.write(block)
-                self._system.mv(self._at(unfinished), self._at(path))
+                if unfinished != whole:
+                    self._system.mv(unfinished, whole)
             except BaseException:
-                with suppress(Exception):
-                    self._system.rm_file(self._at(unfinished))
+                if unfinished != whole:
+                    with suppress(Exception):
+                        self._system.rm_file(unfinished)
                 raise
         return Stored(size, digest.hexdigest())
+
+    def _make_room(self, whole: str, source: Path | IO[bytes]) -> None:
+        """Make the folder of a file, on a disk that has room for it and then some.
+
+        Raises:
+            OSError: It has not.
+        """
+        folder = Path(whole).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not has_room(folder, source.stat().st_size if isinstance(source, Path) else 0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def get(self, path: str, target: Path) -> None:
         """Copy a file out of the store.
@@ -117,8 +149,12 @@ class Files:
         Raises:
             MediaError: The store cannot be reached.
         """
-        with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
-            self._system.rm_file(self._at(path))
+        whole = self._at(path)
+        # Who was killed over it left what it had.
+        every = (whole,) if self._folder is None else (whole, f"{whole}{UNFINISHED}")
+        for one in every:
+            with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
+                self._system.rm_file(one)
 
     def clear(self, folder: str) -> None:
         """Remove a folder of the store and everything in it, if it is there.
@@ -129,6 +165,13 @@ class Files:
         with _named(folder, "cannot be removed from the store"), suppress(FileNotFoundError):
             self._system.invalidate_cache()  # others put files there, too
             self._system.rm(self._at(folder), recursive=True)
+
+
+def patient(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a store, with bounds of time where they have none."""
+    if url.partition("://")[0] not in ("s3", "s3a"):
+        return dict(options)
+    return {**options, "config_kwargs": PATIENT | dict(options.get("config_kwargs") or {})}
 
 
 @contextmanager

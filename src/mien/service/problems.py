@@ -18,6 +18,7 @@ from mien.errors import (
     Refused,
     UsageError,
 )
+from mien.service.outages import is_full
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -98,6 +99,8 @@ class Problem(HTTPException):
         sent = dict(headers or {})
         if retry_after is None and status in (429, 503):
             retry_after = 5
+        if retry_after is None and name == "full":
+            retry_after = 60
         if retry_after is not None:
             sent["Retry-After"] = str(max(1, round(retry_after)))
         super().__init__(status, detail, sent or None)
@@ -151,9 +154,16 @@ def of(error: MienError) -> Problem:
     return Problem(status, name, said, errors=errors)
 
 
-def database_gone() -> Problem:
-    """503: it will be back."""
+def database_gone(error: Exception | None = None) -> Problem:
+    """503: it will be back; or 507, where the error says that its disk is full."""
+    if is_full(error):
+        return no_space()
     return Problem(503, "database", "the database does not answer", retry_after=5)
+
+
+def no_space() -> Problem:
+    """507: there will be, when something was removed."""
+    return Problem(507, "full", "there is no space left on a disk of the server", retry_after=60)
 
 
 def answer(problem: Problem) -> JSONResponse:

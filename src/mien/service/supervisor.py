@@ -36,8 +36,8 @@ STEADY: Final = 30.0
 LONGEST: Final = 30.0
 """Seconds to wait at most before the next is started."""
 
-PATIENCE: Final = 10.0
-"""Seconds that a worker has to finish what it is at."""
+PATIENCE: Final = 2.5
+"""Seconds that a worker has to give back what it is at; no request waits for it any more."""
 
 SWEEP: Final = 600.0
 """Seconds between two looks for what is left over in the scratch folder."""
@@ -89,11 +89,9 @@ class Supervisor:
                 continue
             place.process.join(max(0.1, until - time.monotonic()))
             if place.process.is_alive():
-                place.process.terminate()
-                place.process.join(2)
-            if place.process.is_alive():
                 place.process.kill()
                 place.process.join()
+            self._release(place.process.name)
             place.process.close()
 
     @property

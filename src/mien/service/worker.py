@@ -17,8 +17,9 @@ from mien.service.database import Database
 from mien.service.entrance import said as said_of
 from mien.service.files import Files
 from mien.service.jobs import Jobs
+from mien.service.outages import is_full
 from mien.service.people import People, Watch, seal_key
-from mien.service.problems import Problem
+from mien.service.problems import Problem, no_space
 from mien.service.settings import ServiceSettings
 from mien.service.webhooks import Webhooks
 
@@ -35,8 +36,11 @@ POLL: Final = 0.5
 SWEEP: Final = 2.0
 """Seconds between two looks for what expired or is over."""
 
-PATIENCE: Final = 6.0
-"""Seconds for what is being done to be given back, at the end."""
+PATIENCE: Final = 1.5
+"""Seconds for what is being done to be given back, at the end; the server gives back the rest."""
+
+QUIET: Final = 30.0
+"""Seconds between two words about an error that stays."""
 
 
 def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.Settings) -> None:
@@ -75,29 +79,37 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
             what, call = pipe.recv()
             if what == "stop":
                 break
-            kind, facts = call
-            try:
-                found, notes = answering(kind, facts)
-            except Problem as problem:
-                tell("problem", (problem.status_code, problem.name, str(problem.detail)))
-            except MienError as error:
-                tell("note", ("error", {"work": kind, "error": type(error).__name__}))
-                tell("failed", (type(error).__name__, str(error)))
-            except Exception as error:
-                said_of(error, kind)
-                tell("note", ("error", {"work": kind, "error": type(error).__name__}))
-                tell("failed", (type(error).__name__, ""))
-            else:
-                for note in notes:
-                    tell("note", note)
-                tell("done", found)
+            _answer(answering, *call, tell)
     except (EOFError, OSError):
         pass  # the server is gone
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(PATIENCE)
+        until = time.monotonic() + PATIENCE
+        for thread in threads:  # all of them together
+            thread.join(max(0.0, until - time.monotonic()))
         database.close()
+
+
+def _answer(answering: Answering, kind: str, facts: Any, tell: Tell) -> None:
+    """Answer one call."""
+    try:
+        found, notes = answering(kind, facts)
+    except Problem as problem:
+        tell("problem", (problem.status_code, problem.name, str(problem.detail)))
+    except Exception as error:
+        known = isinstance(error, MienError)
+        if not known:
+            said_of(error, kind)
+        tell("note", ("error", {"work": kind, "error": type(error).__name__}))
+        if is_full(error):
+            full = no_space()
+            tell("problem", (full.status_code, full.name, str(full.detail)))
+        else:
+            tell("failed", (type(error).__name__, str(error) if known else ""))
+    else:
+        for note in notes:
+            tell("note", note)
+        tell("done", found)
 
 
 def _background(  # noqa: PLR0917
@@ -154,11 +166,14 @@ def _background(  # noqa: PLR0917
 
 def _over_and_over(act: Callable[[], bool], stop: threading.Event, pause: float) -> None:
     """Until the end; after a pause where there was nothing to do, or it failed."""
+    told = -QUIET
     while not stop.is_set():
         try:
             busy = act()
         except Exception as error:  # the database is away, or the server: both come back, or end us
-            said_of(error, "background work")
+            if time.monotonic() - told >= QUIET:
+                told = time.monotonic()
+                said_of(error, "background work")
             busy = False
         if not busy:
             stop.wait(pause)

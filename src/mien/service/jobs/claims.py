@@ -1,35 +1,30 @@
-"""What is done with the rows of jobs: create, claim, renew, commit, end, expire.
-
-A job has three stages. ``follow``: one worker finds and follows the faces of the whole video, and
-says where it is cut. ``paint``: each part is painted by whoever claims it, several at one time.
-``join``: one worker puts the parts together. Of pictures each is a part, and ``follow`` fetches
-them. Who has a job or a part holds a lease in its row, under a name of this claim alone, and
-renews it; when the lease runs out another goes on. What is made counts when its file is in the
-store and a transaction after that says so, which it does only while the lease is still held: so
-nothing is done twice, whoever was slow, killed or cut off.
-
-Every file's row is there before the file, and expires unless it is committed, so that nothing
-stays in the store of which no row speaks.
-"""
+"""What workers do with jobs: claim, renew, commit, let go; and the end of a job."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from mien.errors import MediaError
-from mien.service.database import Database, Delivery, Event, File, Job, Part, Person, new_id
+from mien.service.database import Database, Delivery, File, Job, Part, new_id
 from mien.service.files import Files, Stored
+from mien.service.jobs.rows import (
+    ALIVE,
+    Lost,
+    Task,
+    is_committed,
+    is_due,
+    let_go,
+    note,
+    step_done,
+    waiting,
+)
 from mien.service.problems import details
 from mien.service.settings import KeepTable
-
-ALIVE: Final = ("queued", "running", "paused")
 
 ATTEMPTS: Final = 4
 """Errors in a row after which a job fails, where trying again may help."""
@@ -40,36 +35,12 @@ DEATHS: Final = 16
 UNCOMMITTED: Final = 6 * 3600.0
 """Seconds after which a file goes that was announced and never committed."""
 
-CAUGHT_UP: Final = 30 * 86_400.0
-"""Seconds for which it is seen to that nothing is left of who was revoked."""
-
 LEFTOVERS: Final = ("upload", "tracks", "part")
 """Kinds of files that a job needs while it is worked on, or tried again."""
 
 
-class Lost(Exception):
-    """The lease ran out and another has the work, or the job is not to be worked on any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A piece of work that a worker claimed.
-
-    Attributes:
-        job: Its row, as it was then.
-        stage: ``follow``, ``paint`` or ``join``.
-        part: To be painted; None for the other stages.
-        owner: Name of this claim alone.
-    """
-
-    job: Job
-    stage: str
-    part: Part | None
-    owner: str
-
-
-class Jobs:
-    """All jobs of a service.
+class Claims:
+    """Jobs as workers have them.
 
     Attributes:
         database: Rows.
@@ -134,126 +105,6 @@ class Jobs:
             uncommitted = File.id == file.id, File.sha256 == ""
             rows.execute(update(File).where(*uncommitted).values(expires=0.0))
 
-    # --- what callers do -----------------------------------------------------------------------
-
-    def add(self, rows: Session, job: Job) -> None:
-        """Add a job, whose files count from now on."""
-        rows.add(job)
-        rows.flush()
-        _note(rows, job, "created", {"state": job.state})
-
-    def cancel(self, tenant: str, job: str) -> Job | None:
-        """Cancel a job; whoever works on it stops at his next heartbeat.
-
-        Returns:
-            The job, which may have ended otherwise before; None if there is none.
-        """
-        with self.database() as rows:
-            found = _locked(rows, tenant, job)
-            if found is not None and found.state in ALIVE:
-                self._end(rows, found, "canceled", None)
-        return found
-
-    def retry(self, rows: Session, job: Job) -> bool:
-        """Let a job that failed or was canceled go on with what is missing.
-
-        Args:
-            rows: The transaction.
-            job: Locked.
-
-        Returns:
-            False if what it needs has expired.
-        """
-        now = self._clock()
-        wanted = [t["file"] for t in job.asked["targets"] if t["file"]]
-        kept = rows.scalar(
-            select(func.count())
-            .select_from(File)
-            .where(File.id.in_(wanted), or_(File.expires.is_(None), File.expires > now))
-        )
-        if kept != len(wanted):
-            return False
-        rows.execute(
-            update(File)
-            .where(File.job == job.id, File.kind.in_(LEFTOVERS), File.expires > now)
-            .where(File.size > 0)
-            .values(expires=None)
-        )
-        rows.execute(
-            update(Part)
-            .where(Part.job == job.id, Part.state != "done")
-            .values(state="queued", owner=None, lease=None, problem=None)
-        )
-        if job.stage == "join":
-            job.stage = "paint"
-        job.state, job.problem, job.ended, job.due = "queued", None, None, None
-        job.attempt, job.deaths = 0, 0
-        _note(rows, job, "queued", {"state": "queued"})
-        return True
-
-    def remove(self, tenant: str, job: str) -> bool:
-        """Remove a job, its files and all that is known of it.
-
-        Returns:
-            False if there is none.
-        """
-        with self.database() as rows:
-            found = _locked(rows, tenant, job)
-            if found is None:
-                return False
-            rows.execute(update(File).where(File.job == job).values(expires=0.0))
-            rows.execute(delete(Part).where(Part.job == job))
-            rows.execute(delete(Event).where(Event.job == job))
-            rows.execute(delete(Delivery).where(Delivery.job == job))
-            rows.delete(found)
-        self.sweep()
-        return True
-
-    def revoked(self, tenant: str, identity: str) -> int:
-        """Stop all jobs that show somebody, and remove what was made of them; done ones, too.
-
-        Returns:
-            How many jobs it were.
-        """
-        with self.database() as rows:
-            each = rows.scalars(
-                select(Job)
-                .where(Job.tenant == tenant, Job.identities.contains(identity, autoescape=True))
-                .order_by(Job.id)
-                .with_for_update()
-            ).all()
-            for job in each:
-                problem = details(403, "refused", "the consent of an identity was withdrawn")
-                if job.state in ALIVE:
-                    self._end(rows, job, "canceled", problem)
-                else:
-                    job.problem = problem
-                    _note(rows, job, "removed", {"state": job.state, "problem": problem})
-                rows.execute(
-                    update(Part)
-                    .where(Part.job == job.id)
-                    .values(state="queued", file=None, owner=None, lease=None)
-                )
-                rows.execute(update(File).where(File.job == job.id).values(expires=0.0))
-        self.sweep()
-        return len(each)
-
-    def catch_up(self) -> None:
-        """Stop what shows somebody who was revoked by a server that died before it could say so."""
-        with self.database(write=False) as rows:
-            query = (
-                select(Job.tenant, Person.id)
-                .join(Job, Job.tenant == Person.tenant)
-                .join(File, File.job == Job.id)
-                .where(Person.revoked > self._clock() - CAUGHT_UP)
-                .where(Job.identities.contains(Person.id))
-                .where(or_(File.expires.is_(None), File.expires > 0.0))
-                .distinct()
-            )
-            found = rows.execute(query).all()
-        for tenant, identity in found:
-            self.revoked(tenant, identity)
-
     # --- what workers do -----------------------------------------------------------------------
 
     def claim(self, worker: str) -> Task | None:
@@ -264,12 +115,12 @@ class Jobs:
         """
         now = self._clock()
         with self.database(write=False) as rows:
-            if not _waiting(rows, now):
+            if not waiting(rows, now):
                 return None
         with self.database() as rows:
-            for found in _waiting(rows, now):
+            for found in waiting(rows, now):
                 job = rows.get(Job, found, with_for_update=True, populate_existing=True)
-                if job is None or not _is_due(job, now):
+                if job is None or not is_due(job, now):
                     continue
                 task = self._take(rows, job, f"{worker}/{secrets.token_hex(6)}", now)
                 if task is not None:
@@ -304,7 +155,7 @@ class Jobs:
         if job.state == "queued":
             job.state, job.problem = "running", None
             job.started = job.started or now
-            _note(rows, job, "running", {"state": "running"})
+            note(rows, job, "running", {"state": "running"})
         return Task(job, job.stage, part, owner)
 
     def beat(self, task: Task, frames: int) -> bool:
@@ -380,8 +231,8 @@ class Jobs:
             job.kind = str(plan["kind"])
             job.plan, job.stage, job.done, job.total = dict(plan), "paint", frames, total
             job.output_id = str(plan.get("output_id", ""))
-            _on(job)
-            _note(rows, job, "followed", {"parts": len(spans)})
+            step_done(job)
+            note(rows, job, "followed", {"parts": len(spans)})
 
     def begin_anew(self, task: Task) -> None:
         """Forget what was done: it was done by models that are not here any more.
@@ -397,7 +248,7 @@ class Jobs:
             job.stage, job.plan, job.done, job.total = "follow", {}, 0, None
             job.owner = job.lease = None
             job.attempt += 1
-            _note(rows, job, "anew", {})
+            note(rows, job, "anew", {})
 
     def painted(
         self,
@@ -414,7 +265,7 @@ class Jobs:
         """
         assert task.part is not None
         with self.database() as rows:
-            if file is not None and _is_committed(rows, file):
+            if file is not None and is_committed(rows, file):
                 return  # the word of an earlier commit did not arrive
             job, part = self.held(rows, task)
             assert part is not None
@@ -425,7 +276,7 @@ class Jobs:
             part.owner = part.lease = None
             job.attempt = job.deaths = 0
             said: dict[str, Any] = {"part": part.number, "state": part.state}
-            _note(rows, job, "part", said | ({"problem": problem} if problem else {}))
+            note(rows, job, "part", said | ({"problem": problem} if problem else {}))
 
     def joined(self, task: Task, file: File, stored: Stored) -> None:
         """Commit the result: the job is done.
@@ -434,7 +285,7 @@ class Jobs:
             Lost: It is not this worker's any more.
         """
         with self.database() as rows:
-            if _is_committed(rows, file):
+            if is_committed(rows, file):
                 return
             job, _ = self.held(rows, task)
             self.count(rows, file, stored, self._clock() + self.keep.results)
@@ -463,8 +314,8 @@ class Jobs:
                 self._end(rows, job, "failed", problem)
                 return
             job.due = self._clock() + 2.0 ** (job.attempt - 1)
-            _let_go(job, part)
-            _note(rows, job, "again", {"problem": problem, "attempt": job.attempt})
+            let_go(job, part)
+            note(rows, job, "again", {"problem": problem, "attempt": job.attempt})
 
     def paused(self, task: Task, problem: dict[str, Any], seconds: float) -> None:
         """Wait until disk or store are back.
@@ -475,10 +326,10 @@ class Jobs:
         with self.database() as rows:
             job, part = self.held(rows, task)
             job.due = self._clock() + seconds
-            _let_go(job, part)
+            let_go(job, part)
             if job.state != "paused":
                 job.state = "paused"
-                _note(rows, job, "paused", {"state": "paused", "problem": problem})
+                note(rows, job, "paused", {"state": "paused", "problem": problem})
             job.problem = problem
 
     def resumed(self, task: Task) -> None:
@@ -491,7 +342,7 @@ class Jobs:
             job, _ = self.held(rows, task)
             if job.state == "paused":
                 job.state, job.problem, job.due = "running", None, None
-                _note(rows, job, "running", {"state": "running"})
+                note(rows, job, "running", {"state": "running"})
 
     def released(self, task: Task) -> None:
         """Give a claim back, as the worker ends.
@@ -500,7 +351,7 @@ class Jobs:
             Lost: It is not this worker's any more.
         """
         with self.database() as rows:
-            _let_go(*self.held(rows, task))
+            let_go(*self.held(rows, task))
 
     def abandoned(self, worker: str) -> None:
         """Let others go on at once with what a worker had that is known to be dead."""
@@ -533,7 +384,7 @@ class Jobs:
         kept = File.job == job.id, File.kind.in_(LEFTOVERS), File.expires.is_(None)
         rows.execute(update(File).where(*kept).values(expires=now + self.keep.uploads))
         data: dict[str, Any] = {"state": state} | ({"problem": problem} if problem else {})
-        said = _note(rows, job, state, data)
+        said = note(rows, job, state, data)
         webhook = job.asked.get("webhook")
         if webhook:
             rows.add(
@@ -549,93 +400,3 @@ class Jobs:
                     },
                 )
             )
-
-    def sweep(self) -> None:
-        """Remove files that expired, and jobs that ended long ago.
-
-        What the store does not remove now is removed the next time.
-        """
-        now = self._clock()
-        with self.database(write=False) as rows:
-            gone = rows.scalars(select(File).where(File.expires <= now).limit(1000)).all()
-            old = rows.scalars(
-                select(Job.id).where(Job.ended < now - self.keep.jobs).limit(1000)
-            ).all()
-        for file in gone:
-            try:
-                self.files.remove(file.path)
-            except MediaError:
-                return
-            with self.database() as rows:
-                rows.execute(update(Part).where(Part.file == file.id).values(file=None))
-                rows.execute(delete(File).where(File.id == file.id))
-        for job in old:
-            with self.database() as rows:
-                if rows.scalar(select(func.count()).select_from(File).where(File.job == job)):
-                    continue  # its result is kept for longer
-                for table in (Part, Event, Delivery):
-                    rows.execute(delete(table).where(table.job == job))
-                rows.execute(delete(Job).where(Job.id == job))
-
-
-def _waiting(rows: Session, now: float) -> list[str]:
-    """Jobs that may have something to do, those of the least busy tenants first."""
-    held = select(Job.tenant, func.count()).where(Job.lease > now).group_by(Job.tenant)
-    painted = (
-        select(Job.tenant, func.count())
-        .join(Part, Part.job == Job.id)
-        .where(Part.lease > now)
-        .group_by(Job.tenant)
-    )
-    found = rows.execute(
-        select(Job.id, Job.tenant)
-        .where(
-            Job.state.in_(ALIVE),
-            or_(Job.due.is_(None), Job.due <= now),
-            or_(Job.lease.is_(None), Job.lease < now),
-        )
-        .order_by(Job.created)
-        .limit(1000)
-    ).all()
-    if len({tenant for _, tenant in found}) < 2:
-        return [job for job, _ in found]
-    busy: dict[str, int] = {}
-    for query in (held, painted):
-        for tenant, number in rows.execute(query):
-            busy[tenant] = busy.get(tenant, 0) + int(number)
-    return [job for job, _ in sorted(found, key=lambda row: busy.get(row[1], 0))]
-
-
-def _is_due(job: Job, now: float) -> bool:
-    """The same for one job, after it was locked."""
-    free = job.lease is None or job.lease < now
-    return job.state in ALIVE and free and (job.due is None or job.due <= now)
-
-
-def _is_committed(rows: Session, file: File) -> bool:
-    row = rows.get(File, file.id)
-    return row is not None and bool(row.sha256)
-
-
-def _locked(rows: Session, tenant: str, job: str) -> Job | None:
-    return rows.scalar(select(Job).where(Job.id == job, Job.tenant == tenant).with_for_update())
-
-
-def _on(job: Job) -> None:
-    """The job's stage is done."""
-    job.owner = job.lease = None
-    job.attempt = job.deaths = 0
-
-
-def _let_go(job: Job, part: Part | None) -> None:
-    had = job if part is None else part
-    had.owner = had.lease = None
-    if part is not None:
-        part.state = "queued"
-
-
-def _note(rows: Session, job: Job, kind: str, data: dict[str, Any]) -> Event:
-    """Write an event; the job's row is locked, so ids of its events grow as they are committed."""
-    event = Event(tenant=job.tenant, job=job.id, kind=kind, data=data, at=time.time())
-    rows.add(event)
-    return event
