@@ -211,6 +211,24 @@ def test_compose_is_closed():
     }  # fmt: skip
 
 
+def test_shared_memory_is_enough_for_all_live_sessions():
+    from mien.serve.options import Boxes
+    from mien.serve.shared import SLOTS
+    from mien.service.live.engine import PLACES
+
+    # As the server reckons: two places for each session, of four fifths of what there is.
+    needed = SLOTS * (sum(Boxes(1).sizes) - Boxes(0).sizes[0]) * 2 * PLACES / 0.8
+    size = compose()["services"]["mien"]["shm_size"]
+    assert int(size.removesuffix("m")) << 20 >= needed
+    text = (DEPLOY / "kubernetes/base/server.yaml").read_text("utf-8")
+    template = yaml.safe_load(text)["spec"]["template"]["spec"]
+    (volume,) = [v["emptyDir"] for v in template["volumes"] if v["name"] == "shared"]
+    assert volume["medium"] == "Memory"
+    assert int(volume["sizeLimit"].removesuffix("Mi")) << 20 >= needed
+    mounts = {m["name"]: m["mountPath"] for m in template["containers"][0]["volumeMounts"]}
+    assert mounts["shared"] == "/dev/shm"
+
+
 def test_compose_secrets_are_asked_for_and_not_given():
     text = (DEPLOY / "compose.yaml").read_text("utf-8")
     must = set(re.findall(r"\$\{(\w+):\?", text))
