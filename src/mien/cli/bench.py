@@ -18,12 +18,15 @@ from mien.cli.options import (
     Config,
     Detector,
     Embedder,
+    Enhance,
     Json,
     Landmarks,
     Licence,
+    Mask,
     Overwrite,
     Quiet,
     Threads,
+    Upscale,
     Verbose,
     settings_of,
     zoo_of,
@@ -69,16 +72,9 @@ def bench(  # noqa: PLR0917
     compare: Annotated[
         Path | None, typer.Option(metavar="BENCH.JSON", help="Say what changed since then.")
     ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
-    ] = None,
-    enhance: Annotated[
-        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
-    ] = None,
-    upscale: Annotated[
-        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
-    ] = None,
+    mask: Mask = None,
+    enhance: Enhance = None,
+    upscale: Upscale = None,
     detector: Detector = None,
     landmarks: Landmarks = None,
     embedder: Embedder = None,

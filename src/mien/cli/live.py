@@ -17,28 +17,38 @@ import typer
 from mien.cli.options import (
     AllowFallback,
     Config,
+    ConsentNote,
     Detector,
     Embedder,
+    Enhance,
+    Fused,
+    Generator,
     Json,
     LabelLanguage,
     LabelPreset,
     Landmarks,
     Licence,
+    Mask,
+    Match,
     NoCredentials,
     NoLabel,
     NoWatermark,
     Offline,
     Overwrite,
+    PortraitConsent,
     Precision,
     Provider,
     Quiet,
+    Similarity,
+    SourceFace,
+    TargetConsent,
     Threads,
     Verbose,
+    WhiteBalance,
     marks_of,
     parse_time,
     settings_of,
     which_of,
-    zoo_of,
 )
 from mien.cli.terminal import Terminal
 from mien.errors import UsageError
@@ -58,15 +68,9 @@ def live(  # noqa: PLR0915, PLR0917
             "--source", "-s", metavar="PHOTO|NAME", help="Portrait, repeatable; or an identity."
         ),
     ],
-    consent: Annotated[
-        str | None,
-        typer.Option(help="Portrait: self, written, artwork or synthetic.", metavar="BASIS"),
-    ] = None,
-    consent_note: Annotated[str, typer.Option(help="For instance where it is kept.")] = "",
-    target_consent: Annotated[
-        str | None,
-        typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
-    ] = None,
+    consent: PortraitConsent = None,
+    consent_note: ConsentNote = "",
+    target_consent: TargetConsent = None,
     camera: Annotated[
         str | None,
         typer.Option(metavar="N", help="By number or device, default 0; none: browsers' alone."),
@@ -142,38 +146,17 @@ def live(  # noqa: PLR0915, PLR0917
         Path, typer.Option(metavar="FOLDER", help="For what --control and the page record.")
     ] = Path(),
     faces: Annotated[str | None, typer.Option(help="all, largest, left, right, number.")] = None,
-    match: Annotated[
-        Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
-    ] = None,
-    similarity: Annotated[
-        float | None, typer.Option(help="How alike a face and the reference must be, -1 to 1.")
-    ] = None,
-    source_face: Annotated[
-        str | None,
-        typer.Option(help="Which face of a portrait: largest, left, right, number from left."),
-    ] = None,
+    match: Match = None,
+    similarity: Similarity = None,
+    source_face: SourceFace = None,
     strength: Annotated[float, typer.Option(help="Of the swap, 0 to 1.")] = 1.0,
     blend: Annotated[str | None, typer.Option(help="soft or poisson.")] = None,
     color: Annotated[str | None, typer.Option(help="auto, none, lab or histogram.")] = None,
-    white_balance: Annotated[
-        bool | None,
-        typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
-    ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="What makes the face: relight, mesh, warp, or a model of yours."),
-    ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
-    ] = None,
-    enhance: Annotated[
-        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
-    ] = None,
-    fused: Annotated[
-        bool | None,
-        typer.Option("--fused/--no-fused", help="Face path as one graph; default: if faster."),
-    ] = None,
+    white_balance: WhiteBalance = None,
+    generator: Generator = None,
+    mask: Mask = None,
+    enhance: Enhance = None,
+    fused: Fused = None,
     detector: Detector = None,
     landmarks: Landmarks = None,
     embedder: Embedder = None,
@@ -289,17 +272,7 @@ def live(  # noqa: PLR0915, PLR0917
         if sound is not None and audio is not None and own is None:
             media.Microphone(audio, sound).close()
 
-        swapper = api.load(
-            settings.generator,
-            detector=settings.detector,
-            landmarker=settings.landmarks,
-            embedder=settings.embedder,
-            masks=settings.mask,
-            enhancer=settings.enhance,
-            fused=settings.fused,
-            models=zoo_of(settings),
-            limits=settings.limits,
-        )
+        swapper = api.chain_of(settings, upscaler="none")  # frames are not enlarged live
         me = api.whose(
             source,
             None if stored else given,

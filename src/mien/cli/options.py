@@ -63,6 +63,44 @@ NoWatermark = Annotated[
 NoCredentials = Annotated[
     bool, typer.Option("--no-credentials", help="No content credentials; the same holds.")
 ]
+Mask = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
+]
+Enhance = Annotated[
+    str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
+]
+Upscale = Annotated[
+    str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
+]
+ConsentNote = Annotated[str, typer.Option(help="For instance where it is kept.")]
+TargetConsent = Annotated[
+    str | None, typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS")
+]
+PortraitConsent = Annotated[
+    str | None, typer.Option(help="Portrait: self, written, artwork or synthetic.", metavar="BASIS")
+]
+Match = Annotated[
+    Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
+]
+Similarity = Annotated[
+    float | None, typer.Option(help="How alike a face and the reference must be, -1 to 1.")
+]
+SourceFace = Annotated[
+    str | None,
+    typer.Option(help="Which face of a portrait: largest, left, right, number from left."),
+]
+WhiteBalance = Annotated[
+    bool | None,
+    typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
+]
+Generator = Annotated[
+    str | None, typer.Option(help="What makes the face: relight, mesh, warp, or a model of yours.")
+]
+Fused = Annotated[
+    bool | None,
+    typer.Option("--fused/--no-fused", help="Face path as one graph; default: if faster."),
+]
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:

@@ -16,25 +16,37 @@ import typer
 from mien.cli.options import (
     AllowFallback,
     Config,
+    ConsentNote,
     Detector,
     Embedder,
     End,
+    Enhance,
+    Fused,
+    Generator,
     Json,
     LabelLanguage,
     LabelPreset,
     Landmarks,
     Licence,
+    Mask,
+    Match,
     NoCredentials,
     NoLabel,
     NoWatermark,
     Offline,
     Overwrite,
+    PortraitConsent,
     Precision,
     Provider,
     Quiet,
+    Similarity,
+    SourceFace,
     Start,
+    TargetConsent,
     Threads,
+    Upscale,
     Verbose,
+    WhiteBalance,
     marks_of,
     parse_map,
     settings_of,
@@ -66,61 +78,32 @@ def swap(  # noqa: PLR0915, PLR0917
             "--source", "-s", metavar="PHOTO|NAME", help="Portrait, more -s: same; or an identity."
         ),
     ] = None,
-    consent: Annotated[
-        str | None,
-        typer.Option(help="Portrait: self, written, artwork or synthetic.", metavar="BASIS"),
-    ] = None,
-    consent_note: Annotated[str, typer.Option(help="For instance where it is kept.")] = "",
-    target_consent: Annotated[
-        str | None,
-        typer.Option(help="The same for who is replaced; also: licensed.", metavar="BASIS"),
-    ] = None,
+    consent: PortraitConsent = None,
+    consent_note: ConsentNote = "",
+    target_consent: TargetConsent = None,
     faces: Annotated[
         str | None,
         typer.Option(help="all, largest, left, right, or a number as 'mien faces' shows it."),
     ] = None,
-    match: Annotated[
-        Path | None, typer.Option(metavar="PHOTO", help="Swap only the person in this photo.")
-    ] = None,
+    match: Match = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option(
             "--map", metavar="ME=REF:BASIS", help="Portrait=reference:consent; repeatable."
         ),
     ] = None,
-    similarity: Annotated[
-        float | None, typer.Option(help="How alike a face and the reference must be, -1 to 1.")
-    ] = None,
-    source_face: Annotated[
-        str | None,
-        typer.Option(help="Which face of a portrait: largest, left, right, number from left."),
-    ] = None,
+    similarity: Similarity = None,
+    source_face: SourceFace = None,
     start: Start = None,
     end: End = None,
     blend: Annotated[str | None, typer.Option(help="soft or poisson.")] = None,
     color: Annotated[str | None, typer.Option(help="auto, none, lab or histogram.")] = None,
-    white_balance: Annotated[
-        bool | None,
-        typer.Option("--white-balance/--no-white-balance", help="Undo colour casts of portraits."),
-    ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="What makes the face: relight, mesh, warp, or a model of yours."),
-    ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL[:regions=…]", help="Keep off what is no face; repeatable."),
-    ] = None,
-    enhance: Annotated[
-        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Restore swapped faces; or none.")
-    ] = None,
-    upscale: Annotated[
-        str | None, typer.Option(metavar="MODEL[:OPTIONS]", help="Enlarge the output; or none.")
-    ] = None,
-    fused: Annotated[
-        bool | None,
-        typer.Option("--fused/--no-fused", help="Face path as one graph; default: if faster."),
-    ] = None,
+    white_balance: WhiteBalance = None,
+    generator: Generator = None,
+    mask: Mask = None,
+    enhance: Enhance = None,
+    upscale: Upscale = None,
+    fused: Fused = None,
     detector: Detector = None,
     landmarks: Landmarks = None,
     embedder: Embedder = None,
