@@ -30,7 +30,7 @@ from mien.service.executing import Executor, Models
 from mien.service.files import Files
 from mien.service.jobs import DEATHS, Jobs, Lost
 from mien.service.people import People, Watch, revoke, seal_key
-from mien.service.routes.jobs import jobs_of
+from mien.service.routes.jobs.answers import jobs_of
 from mien.service.settings import ServiceSettings
 
 

@@ -29,7 +29,8 @@ from mien.media.jpeg import decode_jpeg, encode_jpeg
 from mien.provenance import label, watermark
 from mien.serve import protocol
 from mien.service import keys, people
-from mien.service import live as live_
+from mien.service.live import engine as engine_
+from mien.service.live import sessions as live_
 from mien.types import Consent
 
 WAIT = 60.0
@@ -376,7 +377,7 @@ def test_the_example_s_client_speaks_to_a_session(server, picture, tmp_path):
 
 
 def test_an_engine_that_does_not_answer_is_ended(server, monkeypatch):
-    monkeypatch.setattr(live_, "HANGS", 4.0)
+    monkeypatch.setattr(engine_, "HANGS", 4.0)
     server.create(server.identity())
     (engine,) = [child for child in active_children() if child.name == "mien-live"]
     os.kill(engine.pid, signal.SIGSTOP)

@@ -443,7 +443,8 @@ class Hub:
     @property
     def peers(self) -> int:
         """WebRTC connections that are open, or being closed."""
-        return sum(client.peer is not None for client in self.clients) + len(self._closing)
+        held = [c.peer for c in self.clients if c.peer is not None and not c.peer.closed]
+        return len(held) + len(self._closing)
 
     def _close_peer(self, client: Client) -> None:
         peer, client.peer = client.peer, None

@@ -24,6 +24,7 @@ from mien.service.entrance import Entrance
 from mien.service.files import Files
 from mien.service.limits import Rates
 from mien.service.metrics import Metrics
+from mien.service.outages import is_full
 from mien.service.problems import Details, Problem, answer, database_gone
 from mien.service.routes import (
     health,
@@ -41,7 +42,7 @@ from mien.service.settings import ServiceSettings
 PREFIX: Final = "/v1"
 
 MODULES: Final[tuple[Any, ...]] = (
-    *(identities, swaps, jobs, live, verify, models, policy, health, metrics),
+    *(identities, swaps, *jobs.MODULES, live, verify, models, policy, health, metrics),
 )
 """All routes. A module has a ``router`` and may have ``PREFIX``, else it is under ``/v1``. With
 ``ended(service, tenant, identity)`` it stops and removes what rests on an identity that is
@@ -174,13 +175,13 @@ def _tell_problems(app: FastAPI) -> None:
 
     @app.exception_handler(MienError)
     def own(_: Request, error: MienError) -> Response:
-        return answer(problems.of(error))
+        return answer(problems.no_space() if is_full(error) else problems.of(error))
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InterfaceError)
     @app.exception_handler(TimeoutError)
     def database(_: Request, error: Exception) -> Response:
-        return answer(database_gone())
+        return answer(database_gone(error))
 
 
 def _methods(app: FastAPI, path: str, own: str) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mien import config, home
 from mien.errors import UsageError
+from mien.serve.options import IceServer
 
 PREFIX: Final = "MIEN_SERVE_"
 
@@ -161,6 +162,8 @@ class ServiceSettings(Table):
         generators: That a request may choose besides the one of the settings.
         metrics: Whether ``/metrics`` is there.
         live: Whether streams may be opened.
+        ice_servers: STUN and TURN servers for their WebRTC, ``stun:HOST:PORT`` or
+            ``turn:USER:PASSWORD@HOST:PORT``; whoever opens a socket is told them.
         part_seconds: Least length of a part of a video.
         lease_seconds: After which another takes over the work of one who does not answer.
         limits: What a request may ask for, a table. In the environment
@@ -191,6 +194,7 @@ class ServiceSettings(Table):
     generators: tuple[str, ...] = ()
     metrics: bool = True
     live: bool = True
+    ice_servers: tuple[str, ...] = ()
     part_seconds: float = Field(default=8.0, gt=0)
     lease_seconds: float = Field(default=30.0, gt=0)
     limits: LimitsTable = LimitsTable()
@@ -205,7 +209,9 @@ class ServiceSettings(Table):
             return value
         return _pairs(value)
 
-    @field_validator("cors", "url_prefixes", "webhook_prefixes", "generators", mode="before")
+    @field_validator(
+        *("cors", "url_prefixes", "webhook_prefixes", "generators", "ice_servers"), mode="before"
+    )
     @classmethod
     def _words(cls, value: Any) -> Any:
         """Several words with spaces between, as an environment variable gives them."""
@@ -228,6 +234,18 @@ class ServiceSettings(Table):
     @property
     def files_url(self) -> str:
         return self.files or str(self.folder / "files")
+
+    @property
+    def ice(self) -> tuple[IceServer, ...]:
+        """STUN and TURN servers.
+
+        Raises:
+            UsageError: One has another form.
+        """
+        try:
+            return tuple(IceServer.parse(text) for text in self.ice_servers)
+        except UsageError as error:
+            raise UsageError(f"ice_servers: {error}") from error
 
     @property
     def local(self) -> bool:
@@ -256,6 +274,7 @@ class ServiceSettings(Table):
                 raise UsageError(
                     f"cors {origin!r}: expected an origin like https://app.example.com"
                 )
+        _ = self.ice  # each can be read
         if find_spec("ray") is None:
             if self.executor == "ray":
                 raise UsageError("executor = ray: Ray is not installed; pip install 'mien[scale]'")

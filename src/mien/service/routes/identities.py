@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, File, Form, Header, Path, Query, Response, UploadFile
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
@@ -18,19 +15,24 @@ from mien.service import people
 from mien.service.asking import Parts, Route, asks, keep, scratch
 from mien.service.database import Person
 from mien.service.keys import Caller
-from mien.service.limits import fingerprint, once
 from mien.service.problems import Problem, documented
-from mien.types import Consent, ConsentBasis, Scope, Which
+from mien.service.routes.fields import (
+    ID,
+    TEXT,
+    WHICH,
+    After,
+    Basis,
+    Limit,
+    Once,
+    created,
+    moment,
+    page,
+    sha256_of,
+    which_of,
+)
+from mien.types import Consent, Scope
 
 router = APIRouter(tags=["identities"], route_class=Route)
-
-Basis = ConsentBasis
-
-ID: Final = "^[0-9a-f]{32}$"
-TEXT: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
-"""Text without control characters, which databases and logs do not like."""
-
-WHICH: Final = "^(largest|left|right|[1-9][0-9]?)$"
 
 EXAMPLE: Final[dict[str, Any]] = {
     "id": "0f5e2ab07d0c4d6f9c1b1f6d2a9f4e11",
@@ -47,15 +49,6 @@ EXAMPLE: Final[dict[str, Any]] = {
 
 Asks = Annotated[Caller, Depends(asks("identities"))]
 Which_ = Annotated[str, Path(description="Id of an identity.", pattern=ID)]
-Once = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="A request that is repeated with it is carried out once.",
-        max_length=255,
-        pattern=r"^[\x20-\x7e]+$",
-    ),
-]
 
 
 class IdentityOut(BaseModel):
@@ -130,13 +123,13 @@ def create_identity(  # noqa: PLR0917
         expires="" if expires is None else expires.isoformat(),
     )
     said = {
-        "photos": [_sha256(photo) for photo in photos],
+        "photos": [sha256_of(photo) for photo in photos],
         "consent": [given.basis, given.note, given.scope, given.expires],
         "name": name,
         "which": source_face,
     }
 
-    def work() -> tuple[int, dict[str, Any]]:
+    def work() -> dict[str, Any]:
         with scratch(service) as folder:
             names = [f"photo {n}" for n in range(1, len(photos) + 1)]
             for photo, called in zip(photos, names, strict=True):
@@ -153,40 +146,23 @@ def create_identity(  # noqa: PLR0917
                 key=caller.key,
             )
         row = people.show(service.database, caller.tenant, made["id"])
-        return 201, shown(row).model_dump(mode="json")
+        return shown(row).model_dump(mode="json")
 
-    status, body, repeated = once(
-        service, caller, again, fingerprint("POST", "/v1/identities", said), work
-    )
-    headers = {"Location": f"/v1/identities/{body['id']}"}
-    if repeated:
-        headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(body, status, headers)
+    return created(service, caller, "/v1/identities", again, said, work)
 
 
 @router.get("/identities", responses=documented(), summary="List identities")
 def list_identities(
     service: Parts,
     caller: Asks,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    after: Annotated[str | None, Query(pattern=ID, description="From `next`.")] = None,
+    limit: Limit = 50,
+    after: After = None,
 ) -> IdentityList:
     """The tenant's identities, newest first, with those that were revoked."""
     with service.database(write=False) as rows:
-        query = select(Person).where(Person.tenant == caller.tenant)
-        if after is not None:
-            last = rows.scalar(query.where(Person.id == after))
-            if last is None:
-                raise Problem(422, "invalid", "after: there is no such identity",
-                              errors=[("query.after", "there is none")])  # fmt: skip
-            query = query.where(
-                (Person.added < last.added) | ((Person.added == last.added) & (Person.id < last.id))
-            )
-        found = list(
-            rows.scalars(query.order_by(Person.added.desc(), Person.id.desc()).limit(limit + 1))
-        )
-    more = found[limit - 1].id if len(found) > limit else None
-    return IdentityList(items=[shown(row) for row in found[:limit]], next=more)
+        own = select(Person).where(Person.tenant == caller.tenant)
+        found, more = page(rows, own, Person.added, Person.id, limit, after, "identity")
+    return IdentityList(items=[shown(row) for row in found], next=more)
 
 
 @router.get("/identities/{identity}", responses=documented(), summary="Show an identity")
@@ -240,23 +216,7 @@ def shown(row: Person) -> IdentityOut:
             "expires": row.expires or None,
             "verified": row.verified,
             "state": state,
-            "added": _time(row.added),
-            "revoked": None if row.revoked is None else _time(row.revoked),
+            "added": moment(int(row.added)),
+            "revoked": None if row.revoked is None else moment(int(row.revoked)),
         }
     )
-
-
-def which_of(text: str | None) -> Which | int | None:
-    """Which face a field means, which has the form of :data:`WHICH`."""
-    if text is None or not re.fullmatch("[0-9]+", text):
-        return text  # type: ignore[return-value]
-    return int(text)
-
-
-def _sha256(upload: UploadFile) -> str:
-    upload.file.seek(0)
-    return hashlib.file_digest(upload.file, "sha256").hexdigest()  # type: ignore[arg-type]
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(int(seconds), UTC)

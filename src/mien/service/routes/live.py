@@ -16,8 +16,7 @@ from mien.service.asking import Parts, asks
 from mien.service.keys import Caller
 from mien.service.live import TICKET_SECONDS, Live, Session
 from mien.service.problems import Details, documented
-from mien.service.routes.identities import ID, TEXT
-from mien.service.routes.swaps import FACES, marks_of
+from mien.service.routes.fields import FACES, ID, TEXT, marks_of, moment
 from mien.types import Consent, TargetBasis
 
 
@@ -344,6 +343,6 @@ def shown(session: Session) -> LiveOut:
         private=session.private,
         figures=Figures(**session.figures),
         created=datetime.fromtimestamp(session.created, UTC),
-        ended=None if ended is None else datetime.fromtimestamp(ended, UTC),
+        ended=moment(ended),
         problem=None if session.problem is None else Details(**session.problem),
     )

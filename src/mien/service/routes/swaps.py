@@ -13,17 +13,26 @@ from fastapi.responses import StreamingResponse
 from mien.service.asking import Parts, Route, asks, keep, make_scratch
 from mien.service.keys import Caller
 from mien.service.problems import Problem, documented
-from mien.service.routes.identities import ID, TEXT, WHICH, Basis, which_of
+from mien.service.routes.fields import (
+    FACES,
+    ID,
+    WHICH,
+    Basis,
+    Generator,
+    LabelLanguage,
+    LabelPreset,
+    MarksOff,
+    Note,
+    marks_of,
+    which_of,
+)
 from mien.types import Consent, TargetBasis
 
 router = APIRouter(tags=["swaps"], route_class=Route)
 
-FACES: Final = "^(all|largest|left|right|[1-9][0-9]?)$"
-
 TYPES: Final = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 Asks = Annotated[Caller, Depends(asks("swaps"))]
-Mark = Literal["label", "watermark", "credentials"]
 
 _PICTURE: Final = {"schema": {"type": "string", "format": "binary"}}
 _SWAPPED: Final[dict[str, Any]] = {
@@ -67,14 +76,14 @@ def swap_picture(  # noqa: PLR0917
         File(description="Photos of one person, used once; with `consent`."),
     ] = None,
     consent: Annotated[Basis | None, Form(description="On what the use of `source` rests.")] = None,
-    note: Annotated[str, Form(max_length=1000, pattern=TEXT)] = "",
+    note: Note = "",
     source_face: Annotated[
         str | None, Form(pattern=WHICH, description="Which face of `source`, if several.")
     ] = None,
     target_consent: Annotated[
         TargetBasis | None, Form(description="The same for the person who is replaced.")
     ] = None,
-    target_note: Annotated[str, Form(max_length=1000, pattern=TEXT)] = "",
+    target_note: Note = "",
     faces: Annotated[
         str,
         Form(
@@ -83,23 +92,16 @@ def swap_picture(  # noqa: PLR0917
             examples=["largest"],
         ),
     ] = "all",
-    generator: Annotated[
-        str | None,
-        Form(max_length=100, pattern=TEXT, description="One that `/v1/models` lists."),
-    ] = None,
+    generator: Generator = None,
     blend: Annotated[Literal["soft", "poisson"] | None, Form()] = None,
     color: Annotated[Literal["auto", "none", "lab", "histogram"] | None, Form()] = None,
     format: Annotated[
         Literal["jpeg", "png", "webp"] | None, Form(description="None for the target's own.")
     ] = None,
     quality: Annotated[int | None, Form(ge=1, le=100, description="Of JPEG and WebP.")] = None,
-    label_language: Annotated[
-        str | None, Form(max_length=20, pattern=TEXT, examples=["de"])
-    ] = None,
-    label_preset: Annotated[Literal["usual", "regulated"] | None, Form()] = None,
-    marks_off: Annotated[
-        list[Mark] | None, Form(description="Marks to leave out, where the policy allows it.")
-    ] = None,
+    label_language: LabelLanguage = None,
+    label_preset: LabelPreset = None,
+    marks_off: MarksOff = None,
 ) -> Response:
     """Put a person's face on the faces of a picture.
 
@@ -149,29 +151,6 @@ def swap_picture(  # noqa: PLR0917
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def marks_of(service: Any, language: str | None, preset: str | None, off: Any) -> Any:
-    """The marks of an output: the operator's, with the wishes of a request.
-
-    Returns:
-        :class:`mien.provenance.Marks`.
-
-    Raises:
-        UsageError: No such language.
-    """
-    from mien.provenance import Marks  # noqa: PLC0415 - OpenCV
-
-    table = service.chain.marks
-    return Marks(
-        label_on=table.label and "label" not in off,
-        preset=preset or table.preset,  # type: ignore[arg-type]
-        language=language or table.language,
-        words=table.words,
-        watermark_on=table.watermark and "watermark" not in off,
-        credentials_on=table.credentials and "credentials" not in off,
-        producer=table.producer,
-    )
 
 
 def _check(most: int, identity: str | None, photos: list[UploadFile], consent: str | None) -> None:

@@ -1,46 +1,35 @@
-"""Live sessions: who may open a socket, what it shows, and the process that swaps its pictures.
+"""The live sessions of one server: who may open one, its tickets and sockets, and how it ends.
 
-Sockets, WebRTC and shared memory are those of :mod:`mien.serve`; here is what a service adds:
-tenants, tickets, limits, and ends. Sessions are held in memory: they are as long as a stream, and
-belong to the server that made them. All methods are called in the loop's thread, unless they say
-otherwise.
+Sessions are held in memory: they are as long as a stream, and belong to the server that made them.
+All methods are called in the loop's thread, unless they say otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import hmac
 import logging
-import multiprocessing
 import secrets
-import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
-from multiprocessing.process import BaseProcess
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import WebSocket
 from prometheus_client import Counter, Gauge
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from mien import errors, identity, policy
-from mien.errors import MienError
+from mien import errors
 from mien.serve.application import BUSY, REFUSED, attend
-from mien.serve.hub import FAILED, BusyError, Client, EndedError, Hub
-from mien.serve.options import Boxes, PageOptions, new_token
-from mien.serve.packets import Packet, Packets
-from mien.serve.shared import SLOTS, Board, Link
+from mien.serve.hub import FAILED, BusyError, Client, EndedError
 from mien.service import people, problems
-from mien.service.database import Key, Person, new_id
+from mien.service.database import new_id
 from mien.service.keys import Caller
+from mien.service.live.engine import PLACES, SOCKETS, Engine
+from mien.service.live.session import Session
+from mien.service.live.standing import WITHDRAWN, note_lost, standing
 from mien.service.performing import perform
 from mien.service.problems import Problem, missing
 from mien.types import Consent
@@ -51,265 +40,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLACES: Final = 16
-"""Sessions of one server at a time."""
-
-SOCKETS: Final = 4 * PLACES
-"""Sockets of one server at a time, with those that have not said their ticket yet."""
-
 TICKET_SECONDS: Final = 60.0
 """For which a ticket holds; it opens one socket."""
+
 
 IDLE: Final = 60.0
 """Seconds without a picture after which a session ends."""
 
+
 KEPT: Final = 600.0
 """Seconds for which the end of a session can be read."""
+
 
 START_SECONDS: Final = 30.0
 """Within which the engine's process must be ready for a first session."""
 
-PREPARE_SECONDS: Final = 15.0
-
-WITHDRAWN: Final = "the consent was withdrawn (rule consent.revoked)"
 
 LOOK: Final = 1.0
 """Seconds between two looks at who has gone, and whose consent has ended."""
-
-HANGS: Final = 30.0
-"""Seconds without an answer after which the engine's process is ended."""
-
-WAITING_PACKETS: Final = 32
-"""Of video that may wait for the loop; then the pipe fills, and frames are left out."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One stream.
-
-    Attributes:
-        id: Nobody guesses it.
-        tenant: Whose.
-        key: Which made it.
-        consents: Identity that may be chosen → on what it rests.
-        marks: Of every frame.
-        target: Consent of who is replaced; None if unsaid.
-        private: No raw face is shown.
-        values: Settings, as they were last.
-        fares: Figures, as they were last.
-        created: Seconds since 1970.
-        ended: The same; None while it holds.
-        problem: Why it ended, problem details.
-        client: Its socket; None where none is open.
-        left: ``time.monotonic()`` since which none is.
-        ticket: That opens the next; empty if there is none.
-        until: ``time.monotonic()`` at which it does so no more.
-    """
-
-    id: str
-    tenant: str
-    key: str
-    consents: dict[str, Consent]
-    marks: Marks
-    target: Consent | None
-    private: bool
-    values: dict[str, Any]
-    fares: dict[str, Any] = field(default_factory=dict)
-    created: float = field(default_factory=time.time)
-    ended: float | None = None
-    problem: dict[str, Any] | None = None
-    client: Client | None = None
-    left: float = field(default_factory=time.monotonic)
-    ticket: str = ""
-    until: float = 0.0
-
-    @property
-    def state(self) -> str:
-        """``waiting`` for a socket, ``running`` or ``ended``."""
-        if self.ended is not None:
-            return "ended"
-        return "waiting" if self.client is None else "running"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Setting → value, now."""
-        return self.values | (self.client.values if self.client is not None else {})
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """How it fares; frames a second are 0 once nothing came for two seconds."""
-        fares = self.client.fares if self.client is not None else {}
-        fares = fares or self.fares
-        fresh = bool(fares) and self.client is not None and time.monotonic() - fares["at"] < 2
-        return {
-            "fps": fares["fps"] if fresh else 0.0,
-            "age_p50": fares["age_p50"] if fresh else None,
-            "age_p95": fares["age_p95"] if fresh else None,
-            "frames": fares.get("frames", 0),
-            "swapped": fares.get("swapped", 0),
-            "faces": fares.get("faces", 0) if fresh else 0,
-        }
-
-    def said(self) -> dict[str, Any]:
-        """For the engine's process; of plain types."""
-        target = self.target
-        return {
-            "live": self.id,
-            "tenant": self.tenant,
-            "key": self.key,
-            "identities": list(self.consents),
-            "marks": asdict(self.marks),
-            "target": None if target is None else [target.basis, target.note],
-            "private": self.private,
-        }
-
-
-class Engine:
-    """The server's end of one process that swaps, and of who is connected to it.
-
-    Args:
-        service: Whose settings it works by.
-        work: What the process runs.
-        heard: Takes what the process says, in the loop.
-        gone: Called in the loop when the process has ended.
-
-    Attributes:
-        hub: Who is connected.
-        ready: Done when the process can swap.
-        process: It.
-        answered: ``time.monotonic()`` at which it last did.
-        places: Sockets that there is shared memory for.
-    """
-
-    def __init__(
-        self,
-        service: Service,
-        work: Callable[..., None],
-        heard: Callable[[Engine, dict[str, Any]], None],
-        gone: Callable[[Engine], None],
-    ) -> None:
-        loop = self._loop = asyncio.get_running_loop()
-        self._service, self._work, self._heard, self._gone = service, work, heard, gone
-        host = service.settings.host
-        self.places = _places()
-        self.answered = time.monotonic()
-        self._options = PageOptions(
-            host,
-            0,
-            new_token(),
-            sessions=self.places,
-            clients=SOCKETS,
-            webrtc=find_spec("aiortc") is not None,
-            peers=PLACES,
-        )
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self.asked: dict[int, asyncio.Future[None]] = {}
-        self.hub: Hub
-        self.process: BaseProcess
-
-    def start(self) -> None:
-        """Start the process; called in a thread of its own.
-
-        Raises:
-            OSError: There is no memory to share, or no process to be had.
-        """
-        context = multiprocessing.get_context("spawn")
-        if not self.places:
-            raise OSError(errno.ENOSPC, "there is too little shared memory in /dev/shm")
-        lock, sizes = context.Lock(), Boxes(self.places).sizes
-        self._board = Board(sizes, lock)
-        ours, theirs = context.Pipe()
-        packets_in, packets_out = context.Pipe(duplex=False)
-        self._link, self._packets = Link(ours), Packets(packets_in)
-        service = self._service
-        self.process = context.Process(
-            target=self._work,
-            args=(
-                service.settings,
-                service.chain,
-                sizes,
-                lock,
-                self._board.name,
-                (theirs, packets_out),
-            ),
-            name="mien-live",
-            daemon=True,
-        )
-        self.process.start()
-        theirs.close()  # so that its end is seen when it dies
-        packets_out.close()
-        self.hub = Hub(self._options, self._board, self._link)
-        for run, name in ((self._hear, "link"), (self._carry, "packets")):
-            threading.Thread(target=run, name=f"mien-live-{name}", daemon=True).start()
-
-    def send(self, kind: str, **values: Any) -> None:
-        """Tell the process something."""
-        self._link.send(kind, **values)
-
-    def look(self) -> None:
-        """End the process if it does not answer any more; else ask it again."""
-        if not self.ready.done() or self.ready.exception() is not None:
-            self.answered = time.monotonic()
-        elif time.monotonic() - self.answered > HANGS:
-            log.error("the engine of live did not answer for %.0f s", HANGS)
-            self.process.kill()
-        else:
-            self.send("ping")
-
-    async def prepare(self, session: Session) -> None:
-        """Let the process take up a session.
-
-        Raises:
-            MienError: It may not be.
-            Problem: 503: the process does not answer.
-        """
-        ask = 1 + max(self.asked, default=0)
-        answer = self.asked[ask] = self._loop.create_future()
-        try:
-            self.send("prepare", ask=ask, said=session.said())
-            async with asyncio.timeout(PREPARE_SECONDS):
-                await answer
-        except TimeoutError:
-            raise Problem(503, "live", "the engine does not answer", retry_after=5) from None
-        finally:
-            del self.asked[ask]
-
-    def _hear(self) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            for message in self._link:
-                self._loop.call_soon_threadsafe(self._heard, self, message)
-            self._loop.call_soon_threadsafe(self._gone, self)
-
-    def _carry(self) -> None:
-        room = threading.Semaphore(WAITING_PACKETS)
-
-        def deliver(packet: Packet) -> None:
-            room.release()
-            self.hub.packet(packet)
-
-        with suppress(RuntimeError):
-            for packet in self._packets:
-                room.acquire()
-                self._loop.call_soon_threadsafe(deliver, packet)
-
-    async def close(self) -> None:
-        """End the process, once nobody is connected any more, and free everything."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(3):
-                await self.hub.close()
-                while self.hub.clients:
-                    await asyncio.sleep(0.05)
-        self.send("stop")
-        await asyncio.to_thread(self._end)
-
-    def _end(self) -> None:
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self._link.close()
-        self._packets.close()
-        self._board.close()
 
 
 class Live:
@@ -624,26 +372,14 @@ class Live:
             return
         consents = {which: c for s in held for which, c in s.consents.items()}
         used = {s.key for s in held if s.key}
-        objections, revoked = await asyncio.to_thread(self._ask_rows, consents, used)
+        objections, revoked = await asyncio.to_thread(
+            standing, self._service.database, consents, used
+        )
         for session in held:
             if session.key in revoked:
                 self._end(session, 401, "wrong-key", "the key was revoked", REFUSED)
             for which in [w for w in session.consents if w in objections]:
                 self._withdraw(session, which, objections[which])
-
-    def _ask_rows(
-        self, consents: Mapping[str, Consent], used: set[str]
-    ) -> tuple[dict[str, str], set[str]]:
-        with self._service.database(write=False) as rows:
-            valid = select(Person.id).where(Person.id.in_(consents), Person.revoked.is_(None))
-            stand = set(rows.scalars(valid))
-            gone = select(Key.id).where(Key.id.in_(used), Key.revoked.is_not(None))
-            revoked = set(rows.scalars(gone))
-        said = {
-            which: identity.objection(consent, "live") or ("" if which in stand else WITHDRAWN)
-            for which, consent in consents.items()
-        }
-        return {which: why for which, why in said.items() if why}, revoked
 
     def _measure(self) -> None:
         running = [s for s in self._sessions.values() if s.state == "running"]
@@ -719,7 +455,7 @@ class Live:
             if session.ended is None:
                 self._end(session, 503, "engine", "the engine's process ended; make a new "
                           "session", FAILED)  # fmt: skip
-                self._note_lost(session)
+                note_lost(session)
         if not self._closing:
             self._do(engine.close())
         if again:
@@ -730,17 +466,6 @@ class Live:
     async def _start_again(self) -> None:
         with suppress(Problem):
             await self._ready()
-
-    def _note_lost(self, session: Session) -> None:
-        """The process could not say in the audit log that a session ended."""
-        with suppress(MienError):
-            policy.load().note(
-                "failed",
-                live=session.id,
-                tenant=session.tenant,
-                key=session.key,
-                error="engine",
-            )
 
     async def warm(self) -> None:
         """Have the engine ready, so that the first session need not wait for it.
@@ -764,19 +489,6 @@ class Live:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
-
-
-def _places() -> int:
-    """For how many sockets there is shared memory; a container has little unless it is told.
-
-    More than sessions, since a socket may take the place of one that is still being closed.
-    Writing where there is none would end this process.
-    """
-    most, where = 2 * PLACES, Path("/dev/shm")
-    if not where.is_dir():
-        return most
-    each = SLOTS * (sum(Boxes(1).sizes) - Boxes(0).sizes[0])
-    return min(most, int(0.8 * shutil.disk_usage(where).free) // each)
 
 
 def _error(kind: str, message: str) -> Exception:
