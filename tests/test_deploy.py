@@ -160,6 +160,35 @@ def test_server_of_an_overlay_reads_its_settings(check, overlay):
         assert found.ray.startswith("ray://mien-ray-head-svc:")
 
 
+def test_replicas_on_ray_read_their_settings(check):
+    manifests = {check.named(m): m for m in check.render(DEPLOY / "kubernetes/overlays/ray")}
+    spec = manifests["RayService", "mien-streams"]["spec"]
+    cluster = spec["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    given = {}
+    for group in (cluster["headGroupSpec"], workers):
+        (container,) = group["template"]["spec"]["containers"]
+        given = image_environment(check)
+        for source in container["envFrom"]:
+            given |= manifests["ConfigMap", source["configMapRef"]["name"]]["data"]
+        given |= {e["name"]: e.get("value", SECRET) for e in container.get("env", ())}
+        found, _ = loaded(given)
+        assert (found.replicas.least, found.replicas.most) == (2, 40)
+    assert found.database_url == SECRET
+    assert found.seal.name == "key"
+    assert found.replicas.cpus <= int(container["resources"]["limits"]["cpu"])
+    pod = workers["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > found.replicas.drain_seconds
+    served = yaml.safe_load(spec["serveConfigV2"])
+    (application,) = served["applications"]
+    module, _, name = application["import_path"].partition(":")
+    source = (ROOT / "src" / Path(*module.split("."))).with_suffix(".py").read_text("utf-8")
+    assert f"def {name}(" in source
+    assert served["http_options"]["port"] == container["ports"][0]["containerPort"]
+    night = manifests["RayJob", "mien-night"]["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == night["rayVersion"]
+
+
 def test_compose_file_reads_its_settings(check):
     server = compose()["services"]["mien"]
     given = image_environment(check) | server["environment"]
@@ -248,7 +277,7 @@ def test_manifests_by_schema(check):
 
 
 def test_pods_of_ray_clusters_by_schema(check):
-    assert validated(check.check_pods_of_rays).startswith("5 pods")
+    assert validated(check.check_pods_of_rays).startswith("7 pods")
 
 
 def pods(check, value):

@@ -52,6 +52,9 @@ ONGOING: Final = 256
 MARGIN: Final = 20.0
 """Seconds beyond the streams' for a replica to come to an end, until it is killed."""
 
+LOOK_BACK: Final = 11.0
+"""Seconds of which the most streams count; Ray Serve hears of them every ten."""
+
 TRIES: Final = 3
 """Replicas that may fail before they are ready."""
 
@@ -59,8 +62,9 @@ TRIES: Final = 3
 class Served(Protocol):
     """What a replica serves."""
 
-    app: Any
-    """ASGI application, with a lifespan."""
+    @property
+    def app(self) -> Any:
+        """ASGI application, with a lifespan."""
 
     async def ready(self) -> None:
         """Return when requests can be answered quickly; called after the lifespan's start.
@@ -157,19 +161,28 @@ class Placing(RequestRouter):
     Every proxy of Ray Serve has one.
     """
 
-    def initialize_state(self, *, path: str) -> None:
+    def initialize_state(self, *, path: str, keep: float) -> None:
         """Take what :func:`application` gives.
 
         Args:
             path: Where ``POST`` makes a stream; ``path/ID`` and all below are the stream's.
+            keep: Seconds for which a replica that is to go still gets requests for its streams.
         """
-        self._path = path
+        self._path, self._keep = path, keep
         self._own = re.compile(re.escape(path) + rf"/([0-9a-f]{{{LETTERS}}})")
         self._promised: dict[str, deque[float]] = defaultdict(deque)
+        self._there: dict[str, RunningReplica] = {}
+        self._leaving: dict[str, tuple[RunningReplica, float]] = {}
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Take up who there is."""
         super().update_replicas(replicas)
+        now = time.monotonic()
+        there = {mark_of(replica.replica_id.unique_id): replica for replica in replicas}
+        left = {mark: (r, now + self._keep) for mark, r in self._there.items() if mark not in there}
+        self._leaving = left | {m: kept for m, kept in self._leaving.items() if kept[1] > now}
+        self._there = there
+        self._promised = defaultdict(deque, {m: p for m, p in self._promised.items() if m in there})
         try:
             here = serve.get_replica_context().servable_object
         except RayServeException:  # in a proxy
@@ -186,15 +199,31 @@ class Placing(RequestRouter):
         kind, method, path = _asked(pending_request)
         found = self._own.match(path)
         if found is not None:
-            for replica in candidate_replicas:
-                name = replica.replica_id.unique_id
-                if mark_of(name) == found[1]:
-                    if kind == "websocket" and self._promised[name]:
-                        self._promised[name].popleft()  # it is one that runs from now on
-                    return [[replica]]
+            mark = found[1]
+            if mark in self._there:
+                if kind == "websocket" and self._promised[mark]:
+                    self._promised[mark].popleft()  # it is one that runs from now on
+                return [[self._there[mark]]]
+            if mark in self._leaving:
+                return [[self._leaving[mark][0]]]
         if method == "POST" and path == self._path:
             return [[await self._least(candidate_replicas)]]
         return [random.sample(candidate_replicas, len(candidate_replicas))]
+
+    async def _select_from_candidate_replicas(
+        self, candidates: list[RunningReplica], backoff_index: int
+    ) -> RunningReplica | None:
+        """Ray Serve's own choice would leave out a replica that is to go."""
+        if len(candidates) == 1 and any(candidates[0] is r for r, _ in self._leaving.values()):
+            return candidates[0]
+        return await super()._select_from_candidate_replicas(candidates, backoff_index)
+
+    def on_replica_actor_died(self, replica_id: Any) -> None:
+        """Nothing more is sent there."""
+        super().on_replica_actor_died(replica_id)
+        mark = mark_of(replica_id.unique_id)
+        self._there.pop(mark, None)
+        self._leaving.pop(mark, None)
 
     async def _least(self, replicas: list[RunningReplica]) -> RunningReplica:
         """The one that has the fewest streams, and promises of streams."""
@@ -205,14 +234,14 @@ class Placing(RequestRouter):
         since = time.monotonic() - PROMISED
         loads = []
         for replica, carried in zip(replicas, answers, strict=True):
-            waiting = self._promised[replica.replica_id.unique_id]
+            waiting = self._promised[mark_of(replica.replica_id.unique_id)]
             while waiting and waiting[0] < since:
                 waiting.popleft()
             # One that does not answer comes last, and is dropped by Ray Serve if it is gone.
             known = carried if isinstance(carried, int) else 1 << 20
             loads.append((known + len(waiting), random.random(), replica))
         least = min(loads, key=lambda load: load[:2])[2]
-        self._promised[least.replica_id.unique_id].append(time.monotonic())
+        self._promised[mark_of(least.replica_id.unique_id)].append(time.monotonic())
         return least
 
 
@@ -243,8 +272,8 @@ def application(make: Make, facts: dict[str, Any], scaling: Scaling, *, path: st
             target_ongoing_requests=scaling.streams,
             upscale_delay_s=scaling.up_seconds,
             downscale_delay_s=scaling.down_seconds,
-            look_back_period_s=min(30.0, max(1.0, scaling.up_seconds)),
-            metrics_interval_s=min(10.0, max(0.5, scaling.up_seconds / 2)),
+            look_back_period_s=LOOK_BACK,
+            aggregation_function="max",  # streams last: those that there are count, not a mean
         ),
         max_ongoing_requests=ONGOING,
         max_constructor_retry_count=TRIES,
@@ -254,23 +283,33 @@ def application(make: Make, facts: dict[str, Any], scaling: Scaling, *, path: st
         ray_actor_options={"num_cpus": scaling.cpus, "num_gpus": scaling.gpus},
         request_router_config=RequestRouterConfig(
             request_router_class=f"{__name__}:{Placing.__name__}",
-            request_router_kwargs={"path": path},
+            request_router_kwargs={"path": path, "keep": scaling.drain_seconds + MARGIN},
         ),
         logging_config={"enable_access_log": False},
     )
     return made.bind(make, facts, scaling.drain_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where one is.
+
+    Attributes:
+        several: Whether it has machines other than this one.
+        ours: Whether it was begun here, and ends with this process.
+    """
+
+    several: bool
+    ours: bool
+
+
 @contextmanager
-def connected(address: str, cores: int = 0) -> Iterator[bool]:
+def connected(address: str, cores: int = 0) -> Iterator[Cluster]:
     """In a Ray cluster, which is begun and ended here if the address is ``local``.
 
     Args:
         address: As for :class:`mien.scale.Pool`; not ``ray://``.
         cores: That one which is begun here has at least, more than there are if need be.
-
-    Yields:
-        Whether it has machines other than this one.
 
     Raises:
         UsageError: No such cluster.
@@ -281,10 +320,11 @@ def connected(address: str, cores: int = 0) -> Iterator[bool]:
             f"the cluster, with --ray auto"
         )
     ours = _connect(address, cores)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it tells of each step
     try:
         here = {"localhost", socket.gethostname()}
         names = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-        yield not names <= here
+        yield Cluster(not names <= here, ours)
     finally:
         if ours:
             ray.shutdown()
@@ -292,16 +332,17 @@ def connected(address: str, cores: int = 0) -> Iterator[bool]:
 
 @contextmanager
 def running(
-    made: Any, host: str, port: int, *, tls: tuple[str, str] | None = None, everywhere: bool = False
+    cluster: Cluster, made: Any, host: str, port: int, *, tls: tuple[str, str] | None = None
 ) -> Iterator[None]:
     """Serve an application, until its replicas are drained in the end.
 
     Args:
+        cluster: Of :func:`connected`. One with several machines gets a proxy on each of those with
+            a replica, else there is one on the head.
         made: By :func:`application`.
         host: Address on which Ray Serve's proxies listen.
         port: Likewise.
         tls: Files with certificate and key.
-        everywhere: Have a proxy on every machine with a replica, not on the head alone.
 
     Raises:
         UsageError: The cluster serves others on another port, or mien already.
@@ -315,19 +356,27 @@ def running(
         raise UsageError(f"the cluster serves {NAME} already; 'serve status' shows it")
     cert, key = tls or (None, None)
     serve.start(
-        proxy_location="EveryNode" if everywhere else "HeadOnly",
+        proxy_location="EveryNode" if cluster.several else "HeadOnly",
         http_options=HTTPOptions(host=host, port=port, ssl_certfile=cert, ssl_keyfile=key),
         logging_config={"enable_access_log": False},
     )
     try:
-        serve.run(made, name=NAME)
+        try:
+            serve.run(made, name=NAME)
+        except RuntimeError as error:
+            raise _said(error) from error
         yield
-    except RuntimeError as error:
-        raise _said(error) from error
     finally:
-        serve.delete(NAME)
-        if not there:
+        _leave()
+        if not there and not cluster.ours:
             serve.shutdown()
+
+
+def _leave() -> None:
+    """Have the replicas drained, and wait for it."""
+    serve.delete(NAME, _blocking=False)
+    while NAME in serve.status().applications:  # each replica has its own limit
+        time.sleep(0.2)
 
 
 def _said(error: RuntimeError) -> MienError:

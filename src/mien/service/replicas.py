@@ -61,9 +61,6 @@ class Server:
         mark: With which ids of its live sessions begin.
         settings: Of the service.
         chain: Of the models.
-
-    Attributes:
-        app: The application behind its door.
     """
 
     def __init__(self, mark: str, settings: ServiceSettings, chain: config.Settings) -> None:
@@ -74,8 +71,11 @@ class Server:
             parts, start=workers.start, stop=workers.stop, modules=MODULES
         )
         self._draining = False
-        self._end: asyncio.TimerHandle | None = None
-        self.app: ASGIApp = self._door
+
+    @property
+    def app(self) -> ASGIApp:
+        """The application behind its door."""
+        return self
 
     async def ready(self) -> None:
         """Wait for the worker and for the engine of live sessions.
@@ -101,10 +101,10 @@ class Server:
         if not self._draining:
             log.warning("this replica is to go; its streams end in %g s at the latest", seconds)
             self._draining = True
-            loop = asyncio.get_running_loop()
-            self._end = loop.call_later(seconds, self._inner.state.live.end_all)
+            asyncio.get_running_loop().call_later(seconds, self._inner.state.live.end_all)
 
-    async def _door(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on, unless it would begin something here that is to go."""
         if self._draining and scope["type"] == "http":
             path = scope["path"]
             if path == "/readyz" or (scope["method"] == "POST" and path in BEGINS):
@@ -180,11 +180,11 @@ def running(settings: ServiceSettings, chain: config.Settings) -> Iterator[None]
     tls = None
     if settings.tls_cert and settings.tls_key:
         tls = str(settings.tls_cert.absolute()), str(settings.tls_key.absolute())
-    with serving.connected(settings.ray or "local", -int(-scaling.most * scaling.cpus)) as several:
-        if several:
+    with serving.connected(settings.ray or "local", -int(-scaling.most * scaling.cpus)) as cluster:
+        if cluster.several:
             _check_shared(settings)
         made = serving.application(make, _facts(settings, chain), scaling, path=STREAMS)
-        with serving.running(made, settings.host, settings.port, tls=tls, everywhere=several):
+        with serving.running(cluster, made, settings.host, settings.port, tls=tls):
             yield
 
 
