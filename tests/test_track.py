@@ -354,6 +354,21 @@ def test_what_is_no_face_to_the_mesh_is_none():
     assert follow(scene, 10) == [{"a": 1}] * 10
 
 
+@pytest.mark.parametrize(
+    ("detector", "fit", "believed"),
+    [(0.57, 0.93, False), (0.52, 0.99, True), (0.9, 0.8, True), (0.5, 0.6, False)],
+)
+def test_somebody_new_is_believed_if_one_network_is_sure(
+    detector: float, fit: float, believed: bool
+):
+    scene = Scene({"a": stays(300)})
+    look, mesh_of = scene.thorough, scene.fit
+    scene.quick = scene.thorough = lambda image: [replace(f, score=detector) for f in look(image)]
+    scene.fit = lambda frame, faces: [replace(f, mesh_score=fit) for f in mesh_of(frame, faces)]
+    assert follow(scene, 10) == [{"a": 1} if believed else {}] * 10
+    assert follow(scene, 2, sure=0.0) == [{"a": 1}] * 2  # as in private
+
+
 def test_a_face_that_left_the_picture_is_let_go():
     scene = Scene({"a": lambda t: (320 + 12 * t, 180, 90)})
     numbers = follow(scene, 60)

@@ -7,7 +7,9 @@ from dataclasses import replace
 from mien.track import LIVE, TrackOptions
 
 QUICK, THOROUGH = 1, 8
-"""Frames between looks of the detector in private: who comes in must not be seen."""
+"""Frames between looks of the detector in private: who comes in must not be seen.
+
+Everything that might be a face is taken for one there, too."""
 
 
 def tracking_of(tracking: TrackOptions | None, *, private: bool) -> TrackOptions:
@@ -15,4 +17,4 @@ def tracking_of(tracking: TrackOptions | None, *, private: bool) -> TrackOptions
     usual = tracking or replace(LIVE, beside=True)
     if not private:
         return usual
-    return replace(usual, quick=QUICK, thorough=THOROUGH, beside=False, fade=0)
+    return replace(usual, quick=QUICK, thorough=THOROUGH, beside=False, fade=0, sure=0.0)

@@ -36,6 +36,10 @@ class TrackOptions:
         beside: Take thorough looks in a thread of their own, so that no frame waits for one; who
             comes in is then found some frames later. At cuts they are waited for.
         mesh_score: A face whose mesh scores less is lost.
+        sure: Score of the detector from which somebody new is believed.
+        sure_mesh: Score of the mesh that makes up for less: either network alone now and then
+            takes a pattern for a face, and what is painted on a wall is worse than what comes
+            in a look later.
         keep: Frames for which a lost face keeps its number.
         cut: Mean change of a 32×18 thumbnail, in grey levels, that counts as a cut.
         steady: What takes the tremble out: ``flow`` for :class:`Flow` and :class:`Steady`,
@@ -52,6 +56,8 @@ class TrackOptions:
     thorough: int = 24
     beside: bool = False
     mesh_score: float = 0.5
+    sure: float = 0.65
+    sure_mesh: float = 0.97
     keep: int = 15
     cut: float = 28.0
     steady: Literal["flow", "one-euro", "off"] = "flow"
@@ -275,6 +281,8 @@ class Tracker:
         for n, face in enumerate(faces):
             back = returning.get(n)
             if back is None:
+                if face.score < self.options.sure and face.mesh_score < self.options.sure_mesh:
+                    continue
                 self._numbers += 1
                 back = Track(self._numbers, face, None, Path.start(face.box))
                 back.shown = 1.0 if at_once else 0.0
