@@ -81,7 +81,9 @@ class Cluster:
     @contextmanager
     def open(self, stream):
         address = str(self.client.base_url).replace("http", "ws", 1).rstrip("/")
-        with connect(f"{address}/v1/live/{stream['id']}/socket", close_timeout=2) as socket:
+        with connect(
+            f"{address}/v1/live/{stream['id']}/socket", open_timeout=WAIT, close_timeout=2
+        ) as socket:
             yield socket
 
 

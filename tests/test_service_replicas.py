@@ -91,7 +91,8 @@ class Cluster:
     def stream(self, identity):
         session = self.create(identity)
         address = self.url.replace("http", "ws", 1) + session["socket"]
-        with connect(address, compression=None, max_size=None, close_timeout=2) as socket:
+        more = {"compression": None, "max_size": None, "open_timeout": WAIT, "close_timeout": 2}
+        with connect(address, **more) as socket:
             said = {"role": "camera", "accepted": True, "metadata": False}
             socket.send(json.dumps({"type": "hello", **said, "token": session["ticket"]}))
             yield Camera(socket, session)
