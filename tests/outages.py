@@ -214,17 +214,18 @@ def ask(one: crashing.Server, who: str, clip: Path, job: str, earlier: str, to: 
     every: list[tuple[str, str, str, dict[str, Any]]] = [
         ("alive", "GET", "../healthz", {}),
         ("ready", "GET", "../readyz", {}),
-        ("job", "GET", f"/jobs/{job}", {}),
-        ("jobs", "GET", "/jobs", {}),
-        ("result", "GET", f"/jobs/{earlier}/result", {}),
-        ("new job", "POST", "/jobs",
+        ("job", "GET", f"jobs/{job}", {}),
+        ("jobs", "GET", "jobs", {}),
+        ("result", "GET", f"jobs/{earlier}/result", {}),
+        ("new job", "POST", "jobs",
          {"data": {"identity": who}, "files": {"target": (clip.name, clip.read_bytes())}}),
-        ("photo", "POST", "/swaps", {"data": {"identity": who}, "files": {"target": photo}}),
+        ("photo", "POST", "swaps", {"data": {"identity": who}, "files": {"target": photo}}),
     ]  # fmt: skip
     for what, method, path, more in every:
         begun = time.monotonic()
         try:
-            answer = one.client.request(method, path, timeout=60, **more)
+            # A connection of its own: one that is kept may be closed just as it is used again.
+            answer = httpx.request(method, one.client.base_url.join(path), timeout=60, **more)
         except httpx.TransportError as error:
             to.wrong.append(f"{what}: {type(error).__name__}")
             continue

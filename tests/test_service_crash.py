@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[crashing.Server]:
-    with crashing.server(tmp_path_factory.mktemp("server")) as one:
+    with crashing.server(tmp_path_factory.mktemp("server"), inner_addresses="true") as one:
         yield one
 
 
@@ -51,3 +53,17 @@ def test_the_server_is_killed(server, who, clip, tmp_path):
     server.start()
     server.done(job)
     assert crashing.faults(server, job, clip, tmp_path / "out.mp4") == []
+
+
+def test_a_server_that_is_told_to_end_does_not_wait_for_who_does_not_answer(server, who, clip):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        port = silent.getsockname()[1]
+        job = server.begin(who, clip, webhook=f"http://127.0.0.1:{port}/")
+        assert server.client.post(f"/jobs/{job}/cancel").status_code == 200
+        line, _ = silent.accept()  # the end of the job is told, to somebody who never answers
+        begun = time.monotonic()
+        server.stop()
+        took = time.monotonic() - begun
+        line.close()
+    assert took < 5  # seconds; three where nothing else is going on

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from mien.errors import MediaError
 from mien.service.outages import has_room
 
-BLOCK: Final = 1 << 20
+BLOCK: Final = 4 << 20
 """Bytes that are moved at a time."""
+
+SECONDS: Final = 20.0
+"""For a word of an object store, or a block."""
+
+SLOWEST: Final = 1 << 20
+"""Bytes a second that an object store takes at least, for files that are sent."""
 
 PATIENT: Final[dict[str, Any]] = {
     "connect_timeout": 5,
@@ -66,6 +73,8 @@ class Files:
         except (ImportError, ValueError) as error:
             raise MediaError(f"{url}: there is no such store ({error})") from error
         self._folder = Path(self._root) if "file" in self._system.protocol else None
+        if self._folder is None and not self._system.async_impl:
+            raise MediaError(f"{url}: expected a folder, or an object store such as s3://…")
         if hasattr(self._system, "retries"):
             self._system.retries = 1  # s3fs tries again what botocore has tried again
 
@@ -84,24 +93,47 @@ class Files:
         digest, size = hashlib.sha256(), 0
         with _named(path, "cannot be stored"), _reading(source) as data:
             whole = self._at(path)
-            # An object store shows no file before it is whole; a folder does.
-            unfinished = whole if self._folder is None else f"{whole}{UNFINISHED}"
+            if self._folder is None:
+                while block := data.read(BLOCK):
+                    digest.update(block)
+                    size += len(block)
+                self._send(whole, source, size)
+                return Stored(size, digest.hexdigest())
+            self._make_room(whole, source)
+            unfinished = Path(f"{whole}{UNFINISHED}")
             try:
-                if self._folder is not None:
-                    self._make_room(whole, source)
-                with self._system.open(unfinished, "wb") as out:
+                with unfinished.open("wb") as out:
                     while block := data.read(BLOCK):
                         digest.update(block)
                         size += len(block)
                         out.write(block)
-                if unfinished != whole:
-                    self._system.mv(unfinished, whole)
+                unfinished.replace(whole)
             except BaseException:
-                if unfinished != whole:
-                    with suppress(Exception):
-                        self._system.rm_file(unfinished)
+                unfinished.unlink(missing_ok=True)
                 raise
         return Stored(size, digest.hexdigest())
+
+    def _send(self, whole: str, source: Path | IO[bytes], size: int) -> None:
+        """Send a file to an object store, which shows none before it is whole."""
+        seconds = SECONDS + size / SLOWEST
+        if isinstance(source, Path):
+            self._soon(self._system._put_file, str(source), whole, seconds=seconds)
+        else:
+            source.seek(0)
+            self._soon(self._system._pipe_file, whole, source.read(), seconds=seconds)
+
+    def _soon(
+        self, act: Callable[..., Any], *given: Any, seconds: float = SECONDS, **more: Any
+    ) -> Any:
+        """Let the store do something, for so long and no longer.
+
+        Its library bounds the time for an answer, but not that for taking what is sent.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        doing = asyncio.wait_for(act(*given, **more), seconds)
+        return asyncio.run_coroutine_threadsafe(doing, self._system.loop).result()
 
     def _make_room(self, whole: str, source: Path | IO[bytes]) -> None:
         """Make the folder of a file, on a disk that has room for it and then some.
@@ -120,12 +152,14 @@ class Files:
         Raises:
             MediaError: It is not there, the store cannot be reached, or the disk is full.
         """
-        with (
-            _named(path, "cannot be read from the store"),
-            self._system.open(self._at(path), "rb") as data,
-            target.open("wb") as out,
-        ):
-            shutil.copyfileobj(data, out, BLOCK)
+        with _named(path, "cannot be read from the store"), ExitStack() as held:
+            if self._folder is None:
+                size = int(self._soon(self._system._info, self._at(path))["size"])
+                blocks = self._blocks(path, 0, size)
+            else:
+                blocks = _blocks(held.enter_context(Path(self._at(path)).open("rb")), 0, None)
+            with target.open("wb") as out:
+                out.writelines(blocks)
 
     def read(self, path: str, start: int, end: int) -> Iterator[bytes]:
         """Bytes of a file from ``start`` until before ``end``, in blocks.
@@ -133,15 +167,25 @@ class Files:
         Raises:
             MediaError: As for :meth:`get`.
         """
-        with (
-            _named(path, "cannot be read from the store"),
-            self._system.open(self._at(path), "rb") as data,
-        ):
-            data.seek(start)
-            left = end - start
-            while left > 0 and (block := data.read(min(BLOCK, left))):
-                left -= len(block)
+        with _named(path, "cannot be read from the store"):
+            if self._folder is None:
+                yield from self._blocks(path, start, end)
+            else:
+                with Path(self._at(path)).open("rb") as data:
+                    yield from _blocks(data, start, end - start)
+
+    def _blocks(self, path: str, start: int, end: int) -> Iterator[bytes]:
+        """The same of an object store."""
+        while start < end:
+            wanted = min(BLOCK, end - start)
+            block = self._soon(
+                self._system._cat_file, self._at(path), start=start, end=start + wanted
+            )
+            if block:
                 yield block
+            if len(block) < wanted:
+                return
+            start += wanted
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there.
@@ -150,11 +194,13 @@ class Files:
             MediaError: The store cannot be reached.
         """
         whole = self._at(path)
-        # Who was killed over it left what it had.
-        every = (whole,) if self._folder is None else (whole, f"{whole}{UNFINISHED}")
-        for one in every:
-            with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
-                self._system.rm_file(one)
+        with _named(path, "cannot be removed from the store"), suppress(FileNotFoundError):
+            if self._folder is None:
+                self._soon(self._system._rm_file, whole)
+                return
+            # Who was killed over it left what it had.
+            Path(f"{whole}{UNFINISHED}").unlink(missing_ok=True)
+            Path(whole).unlink()
 
     def clear(self, folder: str) -> None:
         """Remove a folder of the store and everything in it, if it is there.
@@ -182,7 +228,17 @@ def _named(path: str, what: str) -> Iterator[None]:
     except MediaError:
         raise
     except Exception as error:
-        raise MediaError(f"{path}: {what} ({error})") from error
+        said = str(error) or type(error).__name__
+        raise MediaError(f"{path}: {what} ({said})") from error
+
+
+def _blocks(data: IO[bytes], start: int, size: int | None) -> Iterator[bytes]:
+    """Bytes of an open file from a place on, no more than ``size`` of them."""
+    data.seek(start)
+    left = sys.maxsize if size is None else size
+    while left > 0 and (block := data.read(min(BLOCK, left))):
+        left -= len(block)
+        yield block
 
 
 @contextmanager
