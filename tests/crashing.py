@@ -50,9 +50,9 @@ class Server:
 
     def ready(self) -> None:
         """Wait until a worker has warmed up."""
-        self.until(lambda: self.client.get("../readyz").status_code == 200, "it is not ready")
+        self.until(lambda: self.client.get("../readyz").status_code == 200, "it is not ready", 600)
 
-    def until(self, holds: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = 300.0) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -123,7 +123,7 @@ class Server:
         found: dict[str, Any] = answer.json()
         return found
 
-    def done(self, job: str, seconds: float = 120.0) -> dict[str, Any]:
+    def done(self, job: str, seconds: float = 300.0) -> dict[str, Any]:
         """Wait for the end of a job."""
         ends = ("done", "failed", "canceled")
         self.until(lambda: self.job(job)["state"] in ends, "the job does not end", seconds)

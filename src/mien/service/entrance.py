@@ -83,7 +83,7 @@ class Entrance:
         async def sent(message: Message) -> None:
             nonlocal status
             if _is_last(message) and not body.over:
-                await send(message | {"more_body": True})
+                await send({**message, "more_body": True})
                 await body.drain()
                 message = {"type": "http.response.body", "body": b""}
             if message["type"] == "http.response.start":

@@ -79,7 +79,8 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
             what, call = pipe.recv()
             if what == "stop":
                 break
-            _answer(answering, *call, tell)
+            kind, facts = call
+            _answer(answering, kind, facts, tell)
     except (EOFError, OSError):
         pass  # the server is gone
     finally:
