@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +31,10 @@ from mien.track import TrackOptions
 from mien.types import Faces, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
+
+
+CATCH_UP: Final = 0.5
+"""Intervals that a frame may wait before one is left out to catch up."""
 
 
 class _Followed(NamedTuple):
@@ -104,6 +108,7 @@ class Engine:
         self._out, self._work = Rate(), Ages()
         self._following, self._painting = Ages(), Ages()
         self._pending: _Followed | None = None
+        self._caught_up = float("-inf")
         self._paints_since: float | None = None
         self._all_followed = False
         self._dropped = self._swapped = self._late = self._missed = 0
@@ -296,7 +301,7 @@ class Engine:
                 if shot is None:
                     if slot.closed:
                         break
-                elif time.monotonic() - shot.time > self._limit():
+                elif self._is_late(shot.time):
                     self._dropped += 1
                 else:
                     followed = self._observe(shot)
@@ -323,6 +328,23 @@ class Engine:
         finally:
             self._stopping.set()
             self._wake()
+
+    def _is_late(self, taken: float) -> bool:
+        """Whether a frame is to be left, since a fresher one is better.
+
+        After a frame that took long those that follow wait, and make up for it little by little:
+        all of them are late. Leaving one of them out is enough. That is done every two seconds at
+        most, so that a machine on which all frames wait loses next to none by it.
+        """
+        now = time.monotonic()
+        age = now - taken
+        if age > self._limit():
+            return True
+        behind = age - self._capture.freshest() > CATCH_UP / self._fps
+        if behind and now - self._caught_up > 2:
+            self._caught_up = now
+            return True
+        return False
 
     def _limit(self) -> float:
         """Seconds of age from which a frame is not worked on.
