@@ -108,6 +108,7 @@ def wait(there):
 
 
 def test_streams_spread_and_each_stays_where_it_is(cluster):
+    wait(lambda: len({cluster.client.get("/who").json()["pid"] for _ in range(8)}) == 2)
     made = [cluster.create() for _ in range(4)]  # before one of them is open
     assert sorted(Counter(stream["pid"] for stream in made).values()) == [2, 2]
     with ExitStack() as held:

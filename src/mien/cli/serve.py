@@ -88,6 +88,8 @@ def serve(  # noqa: PLR0917
 
         policy.load()  # a mistake in it is said now, not to the first caller
         terminal.notice()
+        if ray is not None and settings.replicas is None and settings.executor != "ray":
+            raise UsageError("--ray: is for --replicas MIN:MAX or --executor ray; give one of them")
         if settings.replicas is not None:
             _replicate(settings, chain, terminal)
             return 0

@@ -171,6 +171,7 @@ class Placing(RequestRouter):
         self._path, self._keep = path, keep
         self._own = re.compile(re.escape(path) + rf"/([0-9a-f]{{{LETTERS}}})")
         self._promised: dict[str, deque[float]] = defaultdict(deque)
+        self._carried: dict[str, int] = {}
         self._there: dict[str, RunningReplica] = {}
         self._leaving: dict[str, tuple[RunningReplica, float]] = {}
 
@@ -183,6 +184,7 @@ class Placing(RequestRouter):
         self._leaving = left | {m: kept for m, kept in self._leaving.items() if kept[1] > now}
         self._there = there
         self._promised = defaultdict(deque, {m: p for m, p in self._promised.items() if m in there})
+        self._carried = {mark: load for mark, load in self._carried.items() if mark in there}
         try:
             here = serve.get_replica_context().servable_object
         except RayServeException:  # in a proxy
@@ -213,8 +215,8 @@ class Placing(RequestRouter):
     async def _select_from_candidate_replicas(
         self, candidates: list[RunningReplica], backoff_index: int
     ) -> RunningReplica | None:
-        """Ray Serve's own choice would leave out a replica that is to go."""
-        if len(candidates) == 1 and any(candidates[0] is r for r, _ in self._leaving.values()):
+        """Where there is no choice, Ray Serve would ask it once more, and leave out who is to go."""
+        if len(candidates) == 1:
             return candidates[0]
         return await super()._select_from_candidate_replicas(candidates, backoff_index)
 
@@ -234,12 +236,13 @@ class Placing(RequestRouter):
         since = time.monotonic() - PROMISED
         loads = []
         for replica, carried in zip(replicas, answers, strict=True):
-            waiting = self._promised[mark_of(replica.replica_id.unique_id)]
+            mark = mark_of(replica.replica_id.unique_id)
+            waiting = self._promised[mark]
             while waiting and waiting[0] < since:
                 waiting.popleft()
-            # One that does not answer comes last, and is dropped by Ray Serve if it is gone.
-            known = carried if isinstance(carried, int) else 1 << 20
-            loads.append((known + len(waiting), random.random(), replica))
+            if isinstance(carried, int):  # else what it said last, if anything
+                self._carried[mark] = carried
+            loads.append((self._carried.get(mark, 0) + len(waiting), random.random(), replica))
         least = min(loads, key=lambda load: load[:2])[2]
         self._promised[mark_of(least.replica_id.unique_id)].append(time.monotonic())
         return least
