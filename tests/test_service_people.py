@@ -20,6 +20,7 @@ from sqlalchemy import select, update
 import serviceparts
 from material import PHOTO, PORTRAIT
 from mien.errors import MediaError, Refused
+from mien.service import people as people_
 from mien.service.database import Answer, Database, Person
 from mien.service.people import People, Watch, consent_of, revoke, seal_key
 from mien.service.problems import Problem
@@ -296,6 +297,22 @@ def test_who_watches_sees_it(rows):
     assert "consent.expires" in watch.objection(over, "photo")
     live = Consent("self", record=two.id, scope=("live",))
     assert "consent.scope" in watch.objection(live, "photo")
+
+
+def test_who_watches_forgets(rows, monkeypatch):
+    """A worker lives for months, and sees a great many people."""
+    monkeypatch.setattr(people_, "KNOWN", 3)
+    made = [People(rows, b"k" * 32).add("ann", someone(), embedder="e", most=9) for _ in range(6)]
+    watch = Watch(rows)
+    for row in (*made, made[3], made[4]):
+        assert watch.objection(consent_of(row), "photo") == ""
+        assert len(watch._standing) == len(watch._asked) <= 3
+    assert list(watch._standing) == [made[n].id for n in (5, 3, 4)]
+    monkeypatch.setattr(people_, "FRESH", -1.0)  # all are old by now
+    assert watch.objection(consent_of(made[0]), "photo") == ""
+    assert list(watch._standing) == [made[0].id]
+    revoke(rows, "ann", made[1].id)  # that was forgotten, and is asked for anew
+    assert "consent.revoked" in watch.objection(consent_of(made[1]), "photo")
 
 
 def test_of_two_who_revoke_one_does(rows):

@@ -161,7 +161,7 @@ class Watch(identity.Watch):
     def _forget(self) -> None:
         """Let go of the record that nobody asked for the longest, where it is old or too many."""
         old = time.monotonic() - FRESH
-        while self._standing:
+        while len(self._standing) > 1:  # but for the one that was asked for now
             first = next(iter(self._standing))
             if len(self._standing) <= KNOWN and self._asked[first] >= old:
                 return
