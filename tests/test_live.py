@@ -14,6 +14,7 @@ import synthetic
 from mien import live, pipeline
 from mien.errors import MediaError, UsageError
 from mien.live.counting import Ages, Rate
+from mien.live.following import SELDOM, CatchUp
 from mien.live.ladder import CALM, PATIENCE, Ladder, eased, steps_of
 from mien.live.slot import Slot
 from mien.media import PushCamera, Shot
@@ -540,6 +541,32 @@ def test_a_smaller_detection_input_is_asked_of_the_network():
     pipeline.Stream(chain).observe(Frame(picture(0), 0, 0))
     assert max(sides) == whole // 2
     assert len(stream.observe(Frame(picture(1), 1, 1))) == 1
+
+
+def test_after_a_stall_one_frame_is_left_out_and_the_rest_are_fresh():
+    """Painting takes 27 of 33 ms, once 80; each frame waits for the one before it."""
+
+    def waits(catch_up: CatchUp | None) -> list[float]:
+        interval, free, out = 1 / 30, 0.0, []
+        for number in range(300):
+            taken = number * interval
+            began = max(taken, free)
+            if catch_up is not None and catch_up((began - taken) / interval, began):
+                continue
+            out.append(began - taken)
+            free = began + (0.080 if number % 100 == 50 else 0.027)
+        return out
+
+    late = [sum(w > 0.5 / 30 for w in waits(c)) for c in (None, CatchUp())]
+    assert late[0] >= 15
+    assert late[1] == 0
+    assert len(waits(CatchUp())) == 300 - 3
+
+
+def test_frames_are_seldom_left_out_where_all_of_them_wait():
+    catch_up = CatchUp()
+    left = sum(catch_up(0.9, number / 30) for number in range(300))
+    assert left == 300 / 30 / SELDOM
 
 
 def test_the_ladder_goes_down_when_slow_and_up_when_easy():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from mien.errors import Refused, UsageError
 from mien.live.capture import Capture
 from mien.live.changing import changed, standing
 from mien.live.counting import Ages, Rate, usually
-from mien.live.following import tracking_of
+from mien.live.following import CatchUp, tracking_of
 from mien.live.journal import Journal, use_of
 from mien.live.ladder import Ladder, Step, eased, steps_of
 from mien.live.outlet import Outlet
@@ -31,10 +31,6 @@ from mien.track import TrackOptions
 from mien.types import Faces, Frame, Identity, Image
 
 log = logging.getLogger(__name__)
-
-
-CATCH_UP: Final = 0.5
-"""Intervals that a frame may wait before one is left out to catch up."""
 
 
 class _Followed(NamedTuple):
@@ -108,7 +104,7 @@ class Engine:
         self._out, self._work = Rate(), Ages()
         self._following, self._painting = Ages(), Ages()
         self._pending: _Followed | None = None
-        self._caught_up = float("-inf")
+        self._catch_up = CatchUp()
         self._paints_since: float | None = None
         self._all_followed = False
         self._dropped = self._swapped = self._late = self._missed = 0
@@ -330,21 +326,10 @@ class Engine:
             self._wake()
 
     def _is_late(self, taken: float) -> bool:
-        """Whether a frame is to be left, since a fresher one is better.
-
-        After a frame that took long those that follow wait, and make up for it little by little:
-        all of them are late. Leaving one of them out is enough. That is done every two seconds at
-        most, so that a machine on which all frames wait loses next to none by it.
-        """
+        """Whether a frame is to be left, since a fresher one is better."""
         now = time.monotonic()
-        age = now - taken
-        if age > self._limit():
-            return True
-        behind = age - self._capture.freshest() > CATCH_UP / self._fps
-        if behind and now - self._caught_up > 2:
-            self._caught_up = now
-            return True
-        return False
+        waited = now - taken - self._capture.freshest()
+        return now - taken > self._limit() or self._catch_up(waited * self._fps, now)
 
     def _limit(self) -> float:
         """Seconds of age from which a frame is not worked on.
