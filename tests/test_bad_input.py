@@ -247,7 +247,7 @@ def test_full_disk(name, folder):
 
 def test_interrupt(tmp_path):
     """Ctrl-C leaves a playable file of what was done and says so."""
-    target = write_clip(tmp_path / "long.mp4", pan(frames=12) * 80)
+    target = write_clip(tmp_path / "long.mp4", pan(frames=12) * 40)
     with subprocess.Popen(
         [MIEN, *SWAP, "-s", PORTRAIT, "-t", target, "-o", "out.mp4"],
         cwd=tmp_path,
@@ -260,7 +260,7 @@ def test_interrupt(tmp_path):
             if next(tmp_path.glob(".out.mp4.*"), None):
                 break
             time.sleep(0.05)
-        time.sleep(4)  # what is done is not to be seen from outside: packets wait for their sound
+        time.sleep(2)  # what is done is not to be seen from outside: packets wait for their sound
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -268,7 +268,7 @@ def test_interrupt(tmp_path):
     assert "stopped; out.mp4 holds the" in line
     with media.open_source(tmp_path / "out.mp4") as source:
         frames = sum(1 for _ in source)
-    assert 0 < frames < 960
+    assert 0 < frames < 480
     assert f"the {frames} frames" in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["long.mp4", "out.mp4"]
 
