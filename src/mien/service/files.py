@@ -123,7 +123,7 @@ class Files:
             self._soon(self._system._pipe_file, whole, source.read(), seconds=seconds)
 
     def _soon(
-        self, act: Callable[..., Any], *given: Any, seconds: float = SECONDS, **more: Any
+        self, act: Callable[..., Any], *given: Any, seconds: float | None = None, **more: Any
     ) -> Any:
         """Let the store do something, for so long and no longer.
 
@@ -132,7 +132,7 @@ class Files:
         Raises:
             TimeoutError: It took longer.
         """
-        doing = asyncio.wait_for(act(*given, **more), seconds)
+        doing = asyncio.wait_for(act(*given, **more), seconds or SECONDS)
         return asyncio.run_coroutine_threadsafe(doing, self._system.loop).result()
 
     def _make_room(self, whole: str, source: Path | IO[bytes]) -> None:

@@ -20,7 +20,7 @@ from mien.service.executing.outages import Away, came_of_full, disk_full, look
 from mien.service.executing.piece import Models, Piece
 from mien.service.fetching import Unanswered
 from mien.service.jobs import Jobs, Lost, Task
-from mien.service.outages import has_room
+from mien.service.outages import give_reserve, has_room, is_full, keep_reserve
 from mien.service.people import People
 from mien.service.settings import ServiceSettings
 
@@ -161,18 +161,24 @@ class Executor:
         Raises:
             Stopped: The worker ends before.
         """
+        told = False
         while True:
             try:
                 act()
             except DBAPIError as error:
-                log.warning("the database does not answer (%s)", type(error.orig).__name__)
+                if is_full(error):
+                    give_reserve(self._settings.folder)
+                if not told:
+                    why = "has no space" if is_full(error) else "does not answer"
+                    log.warning("the database %s (%s)", why, type(error.orig).__name__)
+                told = True
                 if self._stop.wait(0.5):
                     raise Stopped from error
             else:
                 return
 
     def sweep(self) -> None:
-        """Remove what is in the scratch folder of jobs that are over.
+        """Remove what is in the scratch folder of jobs that are over, and keep some space.
 
         Raises:
             SQLAlchemyError: The database is away.
@@ -181,3 +187,4 @@ class Executor:
         alive = self._jobs.alive(there) if there else set()
         for name in set(there) - alive:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        keep_reserve(self._settings.folder)
