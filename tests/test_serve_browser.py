@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,13 @@ def chromium(tmp_path_factory):
 def server():
     with running() as (url, _):
         yield url
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """Servers whose swap takes so many seconds, each started once."""
+    with ExitStack() as stack:
+        yield cache(lambda seconds: stack.enter_context(running(PAGE_COST=str(seconds)))[0])
 
 
 def open_page(context, url):
@@ -163,14 +171,13 @@ def test_the_browsers_camera(chromium, server, way):
 
 
 @WAYS
-def test_ages_are_those_of_the_whole_way(chromium, way):
-    with running(PAGE_COST="0.25") as (url, _):
-        page = open_page(chromium, f"{url}#role=camera&size=320x240&way={way}")
-        start(page)
-        wait_for(page, 12)
-        until(page, "Number(document.body.dataset.p50) > 250")
-        assert float(page.evaluate("document.body.dataset.p50")) < 900
-        page.close()
+def test_ages_are_those_of_the_whole_way(chromium, slow, way):
+    page = open_page(chromium, f"{slow(0.25)}#role=camera&size=320x240&way={way}")
+    start(page)
+    until(page, "Number(document.body.dataset.p50) > 250")
+    wait_for(page, 12)
+    assert 250 < float(page.evaluate("document.body.dataset.p50")) < 900
+    page.close()
 
 
 def test_where_webrtc_fails_the_socket_takes_its_place_and_the_page_says_so(chromium, server):
@@ -211,39 +218,42 @@ def test_closing_the_tab_frees_all(chromium, server):
 
 
 @WAYS
-def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium, way):
+def test_ten_tabs_get_fair_shares_and_closing_them_frees_all(chromium, slow, way):
     # 100 ms for a swap: it is the engine that all wait for, and not Chromium with its ten pages.
-    with running(PAGE_COST="0.1") as (url, _):
-        context = chromium.new_context()
-        address = f"{url}#role=camera&size=320x240&way={way}"
-        pages = [open_page(context, address) for _ in range(10)]
-        for page in pages:
-            start(page)
-        for page in pages:
-            wait_for(page, 2)
-        before = [shown(page) for page in pages]
-        time.sleep(12)
+    url = slow(0.1)
+    context = chromium.new_context()
+    address = f"{url}#role=camera&size=320x240&way={way}"
+    pages = [open_page(context, address) for _ in range(10)]
+    for page in pages:
+        start(page)
+    for page in pages:
+        wait_for(page, 2)
+    before = [shown(page) for page in pages]
+    counts = [0] * 10
+    deadline = time.monotonic() + 60
+    while sum(counts) < 100:  # enough that a frame more or less does not matter
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.2)
         counts = [shown(page) - n for page, n in zip(pages, before, strict=True)]
-        print("frames in each of ten tabs:", counts)
-        ways = {page.evaluate("document.body.dataset.way") for page in pages}
-        context.close()
-        assert ways == {way}
-        assert min(counts) > 0
-        assert min(counts) >= max(counts) / 2, counts
-        deadline = time.monotonic() + 10
-        clients = []
-        try:
-            while len(clients) < 10:
-                client = Client(url, "camera")
-                message = json.loads(client.socket.recv(5))
-                if message["type"] == "welcome":
-                    clients.append(client)
-                else:
-                    client.__exit__()
-                assert time.monotonic() < deadline, f"{len(clients)} places are free"
-        finally:
-            for client in clients:
+    print("frames in each of ten tabs:", counts)
+    ways = {page.evaluate("document.body.dataset.way") for page in pages}
+    context.close()
+    assert ways == {way}
+    assert min(counts) >= max(counts) / 2, counts
+    deadline = time.monotonic() + 10
+    clients = []
+    try:
+        while len(clients) < 10:
+            client = Client(url, "camera")
+            message = json.loads(client.socket.recv(5))
+            if message["type"] == "welcome":
+                clients.append(client)
+            else:
                 client.__exit__()
+            assert time.monotonic() < deadline, f"{len(clients)} places are free"
+    finally:
+        for client in clients:
+            client.__exit__()
 
 
 @contextmanager
@@ -269,21 +279,26 @@ def mien_live(*arguments):
         process.stdout.close()
 
 
-@WAYS
-def test_mien_live_shows_swapped_frames(chromium, way):
-    with (
-        media.open_source(MEDIA / "clip.mp4") as source,
-        mien_live("--input", str(MEDIA / "clip.mp4"), "--loop") as url,
-    ):
-        raw = [frame.image for frame in source]
-        page = open_page(chromium, f"{url}#way={way}")
+@pytest.fixture(scope="module")
+def performing(chromium):
+    """Pages of one ``mien live`` with a server's camera."""
+    with mien_live("--input", str(MEDIA / "clip.mp4"), "--loop", "--no-step-down") as url:
+        page = open_page(chromium, url)
         until(page, "fetch('/about').then(r => r.json()).then(k => k.server_camera)")
-        page.reload()
-        page.wait_for_selector("body[data-ready]")
-        start(page)
-        until(page, "document.body.dataset.swapped === 'true'")
-        image = pixels(page).astype(np.float32)
         page.close()
+        yield url
+
+
+@WAYS
+def test_mien_live_shows_swapped_frames(chromium, performing, way):
+    with media.open_source(MEDIA / "clip.mp4") as source:
+        raw = [frame.image for frame in source]
+    page = open_page(chromium, f"{performing}#way={way}")
+    start(page)
+    until(page, "document.body.dataset.swapped === 'true'")
+    assert page.evaluate("document.body.dataset.way") == way
+    image = pixels(page).astype(np.float32)
+    page.close()
     assert image.shape == raw[0].shape
     height, width = image.shape[:2]
     away = [np.abs(image - frame) for frame in raw]
