@@ -66,4 +66,4 @@ def test_a_server_that_is_told_to_end_does_not_wait_for_who_does_not_answer(serv
         server.stop()
         took = time.monotonic() - begun
         line.close()
-    assert took < 5  # seconds; three where nothing else is going on
+    assert took < 8  # seconds; about three where nothing else is going on
