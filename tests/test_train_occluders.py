@@ -64,3 +64,21 @@ def test_spectacles_lie_on_the_eyes():
         eyes = s.mesh[[33, 133, 362, 263], :2].mean(0)
         assert abs(np.median(ys) - eyes[1]) < 0.12 * motion.CROP
         assert abs((xs.min() + xs.max()) / 2 - eyes[0]) < 0.12 * motion.CROP
+
+
+def test_chances_are_of_known_kinds_and_whole():
+    for chances in (occluders.MEASURED, occluders.TRAINED):
+        assert set(chances) <= set(occluders.KINDS)
+        assert sum(chances.values()) == pytest.approx(1)
+
+
+def test_wire_frames_are_thinner():
+    photo, mesh, textures = scene()
+
+    def area(kind):
+        return np.mean([
+            (occluders.sample(photo, mesh, textures, np.random.default_rng(n), kinds=[kind])[0]
+             .label > 127).mean() for n in range(12)
+        ])  # fmt: skip
+
+    assert area("wire") < 0.95 * area("glasses")

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mien import runtime
+from mien import geometry, occlude, runtime
+from mien.motion import aligned
 from test_train_occluders import scene
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install .[train]")
 
-from mien.train import occlusion  # noqa: E402
+from mien.train import occluders, occlusion  # noqa: E402
 
 
 def test_exported_graph_answers_as_the_network(tmp_path):
@@ -38,6 +39,42 @@ def test_loss_falls_when_right_and_ignores_what_does_not_count():
     half = right.clone()
     half[:, :, 4:] *= -1
     assert occlusion.loss_of(half, label, weight) < 0.05
+
+
+def test_loss_counts_thin_things_and_the_whole_batch():
+    label = torch.zeros(2, 16, 16)
+    label[0, :, :8] = 1
+    label[1, 8:10, :8] = 1
+    weight = torch.ones(2, 16, 16)
+    logits = (label * 2 - 1) * 8
+    missed = logits.clone()
+    missed[1] = -8  # the thin one alone
+    assert occlusion.loss_of(missed, label, weight) > occlusion.loss_of(logits, label, weight) + 0.3
+
+
+def test_what_a_photo_may_have_in_front_by_itself_is_doubted():
+    photo, mesh, _ = scene()
+    photo[:] = (200, 160, 140)
+    assert not occlusion.suspected(photo, mesh).any()
+    line = photo.copy()
+    line[71:74, 50:110] = 30  # across the bridge of the nose
+    eyes = occlusion.suspected(line, mesh)
+    hair = photo.copy()
+    hair[:60] = (40, 30, 20)
+    above = occlusion.suspected(hair, mesh)
+    for doubted in (eyes, above):
+        assert 0.03 < doubted.mean() < 0.6
+        assert not doubted[-20:].any()
+
+
+def test_a_plane_of_the_crop_follows_its_picture():
+    photo, mesh, textures = scene()
+    _, matrix = occluders.sample(photo, mesh, textures, np.random.default_rng(1), kinds=[])
+    points = geometry.transform(aligned(mesh), mesh)
+    drawn = occlude.contour(points)
+    there = occlusion.carried(drawn, mesh, matrix) > 127
+    expected = occlude.contour(geometry.transform(matrix, mesh)) > 127
+    assert (there ^ expected).mean() < 0.01
 
 
 def test_unknown_key_in_the_configuration_is_named(root, tmp_path):

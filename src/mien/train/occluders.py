@@ -11,8 +11,9 @@ a pixel beside a frame shows half of it and its shadow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -83,6 +84,7 @@ def sample(
     rng: np.random.Generator,
     *,
     kinds: Sequence[str] | None = None,
+    chances: Mapping[str, float] | None = None,
 ) -> tuple[Sample, Floats]:
     """A photo with things in front of the face, seen by a camera that may be poor.
 
@@ -92,6 +94,7 @@ def sample(
         textures: At least one other photo.
         rng: Where chance comes from.
         kinds: Keys of :data:`KINDS` to draw, in order; left to chance if not given.
+        chances: How often each kind is drawn, :data:`MEASURED` if not given.
 
     Returns:
         The sample, and the ``(2, 3)`` map of the photo onto its crop.
@@ -111,7 +114,7 @@ def sample(
         cast_shadow(scene)
     if rng.random() < 0.1:
         highlight(scene)
-    for kind in _chosen(rng) if kinds is None else kinds:
+    for kind in _chosen(rng, chances or MEASURED) if kinds is None else kinds:
         KINDS[kind](scene)
     image = np.asarray(
         cv2.resize(scene.image, (CROP, CROP), interpolation=cv2.INTER_AREA), np.float32
@@ -195,8 +198,13 @@ def highlight(scene: Scene) -> None:
     scene.image += alpha[..., None] * np.float32(rng.uniform(30, 120))
 
 
-def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part by part
-    """Spectacles, placed in space by the eyes so that they turn with the head."""
+def glasses(scene: Scene, wire: bool = False) -> None:  # noqa: PLR0912, PLR0915 - one drawing
+    """Spectacles, placed in space by the eyes so that they turn with the head.
+
+    Args:
+        scene: What they are put in front of.
+        wire: Only thin frames with clear lenses.
+    """
     rng = scene.rng
     left, right, d = scene.eyes
     ex = (right - left) / d
@@ -223,8 +231,9 @@ def glasses(scene: Scene) -> None:  # noqa: PLR0912, PLR0915 - one drawing, part
         return np.asarray(p[:, :2], np.float32)
 
     lenses = [project(-at - lx, ly), project(at + lx, ly)]
-    sun = rng.random() < 0.18
-    width = max(1, round(float(np.exp(rng.uniform(np.log(0.012), np.log(0.085)))) * d))
+    sun = rng.random() < 0.18 and not wire
+    widest = 0.03 if wire else 0.085
+    width = max(1, round(float(np.exp(rng.uniform(np.log(0.012), np.log(widest)))) * d))
     style = str(rng.choice(("full", "half", "rimless", "brow"), p=(0.66, 0.14, 0.08, 0.12)))
     upper = np.flatnonzero(cy < 0.15)
     strokes: list[tuple[Floats, int, bool]] = []
@@ -392,6 +401,40 @@ def hair(scene: Scene) -> None:  # noqa: PLR0915 - one drawing, part by part
     _over(scene, paint.astype(np.float32) * light, a, label)
 
 
+def curtain(scene: Scene) -> None:
+    """Hair that hangs or grows beside the face and covers its edge, on one side or both."""
+    rng = scene.rng
+    _, _, d = scene.eyes
+    colour = _hair_colour(scene)
+    oval = scene.mesh[list(OVAL), :2]
+    centre = scene.mesh[[33, 263, 1, 61, 291], :2].mean(0)
+    alpha = np.zeros((CANVAS, CANVAS), np.float32)
+    last = int(rng.integers(5, 15))  # how far down the contour: 9 is beside the mouth
+    for side in (-1, 1):
+        if rng.random() < 0.25:
+            continue
+        n = int(np.clip(last + rng.integers(-2, 3), 4, 15))
+        rim = oval[[(side * i) % len(oval) for i in range(int(rng.integers(0, 4)), n)]]
+        t = np.linspace(0, 1, len(rim))[:, None]
+        depth = rng.uniform(0.02, 0.28) * (1 + rng.normal(0, 0.6) * (t - 0.5))
+        depth = depth * (1 + 0.5 * np.sin(t * rng.uniform(1, 9) + rng.uniform(0, 6)))
+        if rng.random() < 0.6:
+            depth = depth * np.minimum(1, 4 * (1 - t))  # the edge comes back to the contour
+        inner = rim + (centre - rim) * np.clip(depth, 0, 0.5)
+        inner += rng.normal(0, 0.01 * d, inner.shape)
+        outer = centre + (rim - centre) * rng.uniform(1.1, 1.6)
+        alpha = np.maximum(alpha, _fill(np.concatenate([inner, outer[::-1]])))
+    a = _soft(alpha, float(rng.uniform(0.7, 3.5)))
+    if rng.random() < 0.6:  # an edge of strands
+        a = np.clip(a * (0.6 + 0.9 * _noise(rng, (int(rng.integers(3, 10)), 110))), 0, 1)
+    strands = 0.55 + 0.9 * _noise(rng, (int(rng.integers(3, 12)), int(rng.integers(50, 120))))
+    paint = colour * strands[..., None] * (0.7 + 0.6 * _noise(rng, 5))[..., None]
+    if rng.random() < 0.3:
+        paint = 0.5 * paint + 0.5 * _texture(scene) * (colour / 128)
+    _shade_below(scene, a, 0.5)
+    _over(scene, paint.astype(np.float32), a, np.clip((a - 0.25) / 0.3, 0, 1))
+
+
 def lock(scene: Scene) -> None:
     """Hair with the grain of a photo: what grows above a face, laid over the forehead or a side."""
     rng = scene.rng
@@ -412,17 +455,22 @@ def lock(scene: Scene) -> None:
     _over(scene, paint, alpha, np.clip((alpha - 0.3) / 0.3, 0, 1))
 
 
-def hand(scene: Scene) -> None:  # noqa: PLR0915 - one drawing, part by part
-    """A hand with one to five fingers, made of capsules, skin like the face's or another's."""
+def hand(scene: Scene, beside: bool = False) -> None:  # noqa: PLR0915 - one drawing, part by part
+    """A hand with one to five fingers, made of capsules, skin like the face's or another's.
+
+    Args:
+        scene: What it is put in front of.
+        beside: It touches only the edge of the face, and its skin is the face's own.
+    """
     rng = scene.rng
     _, _, d = scene.eyes
     skin = _skin_colour(scene) * np.exp(rng.normal(0, 0.12)) * rng.uniform(0.92, 1.06, 3)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and not beside:
         skin = np.array([225, 175, 145]) * np.exp(rng.normal(-0.35, 0.4))
     oval = scene.mesh[list(OVAL), :2]
     inside = oval[int(rng.integers(len(oval)))]
     middle = scene.mesh[[33, 263, 1, 61, 291], :2].mean(0)
-    tip = middle + (inside - middle) * rng.uniform(0.1, 0.9)
+    tip = middle + (inside - middle) * (rng.uniform(0.75, 1.1) if beside else rng.uniform(0.1, 0.9))
     heading = rng.normal(0, 0.7) + np.arctan2(middle[1] + 25 - inside[1], middle[0] - inside[0])
     if rng.random() < 0.6:  # hands mostly come from below
         heading = rng.normal(-np.pi / 2, 0.7)
@@ -645,16 +693,33 @@ KINDS: Final[dict[str, Callable[[Scene], None]]] = {
     "held": held,
     "shape": shape,
     "letters": letters,
+    "wire": partial(glasses, wire=True),
+    "curtain": curtain,
+    "beside": partial(hand, beside=True),
 }
 """What may be put in front of a face."""
 
-CHANCES: Final = (0.31, 0.22, 0.04, 0.14, 0.05, 0.08, 0.12, 0.04)
-"""How often each of :data:`KINDS` is drawn."""
+MEASURED: Final = {
+    "glasses": 0.31, "hair": 0.22, "lock": 0.04, "hand": 0.14, "cloth": 0.05, "held": 0.08,
+    "shape": 0.12, "letters": 0.04,
+}  # fmt: skip
+"""How often each of :data:`KINDS` is drawn for the held-out pictures.
+
+Figures of different weights are comparable only as long as these pictures stay the same, so what
+training needs beyond them is in :data:`TRAINED`.
+"""
+
+TRAINED: Final = {
+    "glasses": 0.22, "hair": 0.19, "lock": 0.04, "hand": 0.12, "cloth": 0.05, "held": 0.07,
+    "shape": 0.1, "letters": 0.03, "wire": 0.07, "curtain": 0.08, "beside": 0.03,
+}  # fmt: skip
+"""How often each of :data:`KINDS` is drawn for training."""
 
 
-def _chosen(rng: np.random.Generator) -> list[str]:
+def _chosen(rng: np.random.Generator, chances: Mapping[str, float]) -> list[str]:
     count = int(rng.choice((0, 1, 2, 3), p=(0.12, 0.5, 0.3, 0.08)))
-    return [str(k) for k in rng.choice(list(KINDS), count, replace=False, p=CHANCES)]
+    picked = rng.choice(list(chances), count, replace=False, p=list(chances.values()))
+    return [str(k) for k in picked]
 
 
 def _over(scene: Scene, colour: Any, alpha: Any, label: Any | None = None) -> None:

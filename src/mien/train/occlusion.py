@@ -6,8 +6,9 @@ shipped weights, and goes on from its last checkpoint if it was stopped:
 1. The photos are read, and a mesh is fitted to each (once; kept in the work folder).
 2. A second process draws a pool of pictures with things in front of the face.
 3. The network is trained on the pool. The photos have spectacles, fringes and hands of their own,
-   which nobody labelled. So at the steps of ``relabel`` the network looks at the unaltered photos:
-   what it is sure of becomes an occlusion, what it doubts is left out of the loss.
+   which nobody labelled. What looks like them by simple signs is left out of the loss. At the
+   steps of ``relabel`` the network looks at the unaltered photos as well: what it is sure of
+   becomes an occlusion, what it doubts is left out.
 4. The weights are written as ONNX into the work folder.
 """
 
@@ -17,12 +18,14 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import tarfile
 import time
 import tomllib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -36,12 +39,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mien import geometry, occlude
+from mien.mask import SKIN
 from mien.motion import CROP, aligned
 from mien.train import occluders
 from mien.types import Floats, Frame, Image
 
 PLANES: Final = 7
-"""Of a picture in the pool: RGB, label, contour, features, and doubt (1 leave out, 2 hidden)."""
+"""Of a picture in the pool: RGB, label, contour, features, and what the photo itself may have in
+front of the face: :data:`DOUBTED`, :data:`SURE` or :data:`SUSPECTED`."""
+
+DOUBTED: Final = 1
+"""The network is not sure: left out of the loss."""
+
+SURE: Final = 2
+"""The network is sure: hidden."""
+
+SUSPECTED: Final = 3
+"""Simple signs say so: left out of the loss, whatever the network overlooks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +248,9 @@ def export(net: nn.Module, path: Path) -> None:
 def loss_of(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy and soft overlap, both over the pixels that count.
 
+    Overlap is taken of each picture, which gives thin things their due, and of all together, as
+    it is measured.
+
     Args:
         logits: ``(N, h, w)``.
         label: ``(N, h, w)`` 0..1.
@@ -246,23 +263,76 @@ def loss_of(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     either = ((p + label - p * label) * weight).sum((1, 2))
     has = (label * weight).sum((1, 2)) > 8
     overlap = torch.where(has, 1 - both / either.clamp(min=1), 0.0)
-    return bce + 0.3 * overlap.mean()
+    whole = 1 - both.sum() / either.sum().clamp(min=1)
+    return bce + 0.3 * overlap.mean() + 0.3 * whole
 
 
 # The pool -------------------------------------------------------------------------------------
 
 
 def picture(
-    photos: Photos, index: int, textures: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[Image, Floats]:
+    photos: Photos, index: int, textures: NDArray[np.int64], rng: np.random.Generator,
+    chances: Mapping[str, float] = occluders.MEASURED,
+) -> tuple[Image, Floats]:  # fmt: skip
     """One picture of the pool, ``(PLANES, CROP, CROP)``, and the map of its photo onto it."""
     surfaces = [photos.images[int(i)] for i in rng.choice(textures, 3)]
-    s, matrix = occluders.sample(photos.images[index], photos.mesh[index], surfaces, rng)
+    image, mesh = photos.images[index], photos.mesh[index]
+    s, matrix = occluders.sample(image, mesh, surfaces, rng, chances=chances)
     out = np.zeros((PLANES, CROP, CROP), np.uint8)
     out[:3] = s.image.transpose(2, 0, 1)
     out[3] = s.label
     out[4:6] = occlude.guide(s.mesh).transpose(2, 0, 1)
+    out[6] = np.where(carried(suspected(image, mesh), mesh, matrix) > 0, SUSPECTED, 0)
     return out, matrix
+
+
+def suspected(photo: Image, mesh: Floats) -> Image:
+    """Where the photo itself may have hair or spectacles in front of the face, by simple signs.
+
+    Nobody labelled these, and a network told that they are skin learns to overlook them. Hair: in
+    the upper half of the face, what is far from the colour of the skin and reaches the contour.
+    Spectacles: a sharp line across the bridge of the nose puts all around the eyes in doubt.
+
+    Returns:
+        ``(CROP, CROP)`` uint8 of the aligned crop, 1 in doubt.
+    """
+    matrix = aligned(mesh, CROP)
+    crop = geometry.warp(photo, matrix, CROP).astype(np.float32)
+    points = geometry.transform(matrix, mesh)
+    contour = occlude.contour(points) > 0
+    grey = cv2.GaussianBlur(crop.mean(2), (0, 0), 0.7)
+    eyes = points[[33, 133, 362, 263], :2].reshape(2, 2, 2).mean(1)
+    d, (x, y) = float(np.hypot(*(eyes[1] - eyes[0]))), points[168, :2].tolist()
+    level = np.clip(points[1, 1], 1, CROP - 1).astype(int)  # the tip of the nose
+
+    out = np.zeros((CROP, CROP), np.uint8)
+    at = np.clip(np.round(points[list(SKIN), :2]).astype(int), 0, CROP - 1)
+    skin = np.maximum(np.median(crop[at[:, 1], at[:, 0]], 0), 8)
+    light = crop.mean(2) / skin.mean()
+    tint = np.abs(crop / np.maximum(crop.mean(2, keepdims=True), 8) - skin / skin.mean()).sum(2)
+    odd = ((light < 0.55) | (light > 1.7) | (tint > 0.45)) & contour
+    odd[level:] = False
+    count, parts = cv2.connectedComponents(odd.astype(np.uint8))
+    rim = contour & (cv2.erode(contour.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0)
+    reach = np.isin(parts, np.setdiff1d(np.unique(parts[rim & odd]), [0])) if count > 1 else odd
+    out[cv2.dilate(reach.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0] = 1
+    out[level:] = 0
+
+    top, low = np.clip((int(y - 0.12 * d), int(y + 0.38 * d)), 0, CROP)
+    left, right = np.clip((int(x - 0.08 * d), int(x + 0.08 * d) + 1), 0, CROP)
+    strip = grey[top:low, left:right]
+    if strip.shape[0] > 3 and strip.shape[1] > 0:
+        bend = np.diff(strip.mean(1) / max(float(grey[contour].mean()), 20.0), 2)
+        if float(np.abs(bend).max()) > 0.05:
+            out[max(0, int(y - 0.3 * d)) : int(y + 0.55 * d)] = 1
+    return out
+
+
+def carried(plane: Image, mesh: Floats, matrix: Floats) -> Image:
+    """A plane of the photo's aligned crop, laid onto the picture that the matrix leads to."""
+    back = np.vstack([geometry.invert(aligned(mesh, CROP)), [0, 0, 1]])
+    whole = np.vstack([matrix, [0, 0, 1]]) @ back
+    return np.asarray(cv2.warpAffine(plane, whole[:2], (CROP, CROP)), np.uint8)
 
 
 def held_out(photos: Photos, count: int, seed: int = 40) -> Image:
@@ -303,7 +373,7 @@ def fill(config: Config, cache: Path) -> None:
             return
         rng = np.random.default_rng((config.seed, n))
         source = int(rng.choice(train))
-        pool.pictures[n], pool.matrices[n] = picture(photos, source, train, rng)
+        pool.pictures[n], pool.matrices[n] = picture(photos, source, train, rng, occluders.TRAINED)
         pool.sources[n] = source
         pool.filled[0] = n + 1
 
@@ -311,8 +381,8 @@ def fill(config: Config, cache: Path) -> None:
 def relabel(net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], every: bool) -> int:
     """Mark in the pool what the network sees in the unaltered photos; returns how many pictures.
 
-    Sure (above .8) becomes hidden, doubt (above .35) is left out of the loss. Photos are looked
-    at once, as they are and mirrored, and remembered in ``seen``.
+    Sure (above .8) becomes hidden, doubt (above .35) is left out of the loss, as is what is
+    suspected already. Photos are looked at once and remembered in ``seen``.
     """
     changed = 0
     ready = len(pool)
@@ -335,16 +405,15 @@ def relabel(net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], 
         if not every and source not in new:
             continue
         found = seen[source]
+        suspected = pool.pictures[n, 6] == SUSPECTED
         if not found.any():
-            pool.pictures[n, 6] = 0
+            pool.pictures[n, 6] = np.where(suspected, SUSPECTED, 0)
             continue
-        m = aligned(photos.mesh[source], CROP)
-        whole = np.vstack([pool.matrices[n], [0, 0, 1]]) @ np.vstack(
-            [geometry.invert(m), [0, 0, 1]]
-        )
-        here = cv2.warpAffine(found, whole[:2], (CROP, CROP))
+        here = carried(found, photos.mesh[source], pool.matrices[n])
         around = cv2.dilate(here, np.ones((3, 3), np.uint8))
-        doubt = np.where(here > 204, 2, np.where(around > 90, 1, 0))
+        doubt = np.where(around > 90, DOUBTED, 0)
+        doubt[suspected] = SUSPECTED
+        doubt[here > 204] = SURE
         pool.pictures[n, 6] = doubt
         changed += int(doubt.any())
     return changed
@@ -364,8 +433,9 @@ def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, T
     bias = torch.from_numpy(rng.normal(0, 0.04, (size, 1, 1, 1)).astype(np.float32))
     t[:, :3] = (t[:, :3] * gain + bias).clamp(0, 1)
     label, doubt = t[:, 3], torch.from_numpy(x[:, 6])
-    weight = t[:, 4] * ((doubt != 1) | (label > 0.5)).float() + 0.03 * (1 - t[:, 4])
-    label = torch.maximum(label, (doubt == 2).float())
+    counts = (doubt == 0) | (doubt == SURE) | (label > 0.5)
+    weight = t[:, 4] * counts.float() + 0.03 * (1 - t[:, 4])
+    label = torch.maximum(label, (doubt == SURE).float())
     return t[:, [0, 1, 2, 4, 5]].contiguous(memory_format=torch.channels_last), label, weight
 
 
@@ -423,14 +493,16 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         time.sleep(1)
     started, total, known = time.monotonic(), 0.0, len(pool)
     while step < config.steps:
-        if config.minutes and time.monotonic() - started > config.minutes * 60:
+        now = spent + time.monotonic() - started
+        if config.minutes and now > config.minutes * 60:
             break
         progress = step / config.steps
         if config.minutes:
-            progress = max(progress, (time.monotonic() - started) / (config.minutes * 60))
+            progress = max(progress, now / (config.minutes * 60))
         for group in adam.param_groups:
             warm = min(1.0, (step + 1) / 200)
-            group["lr"] = config.rate * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
+            falling = 0.5 * (1 + math.cos(math.pi * progress))
+            group["lr"] = config.rate * warm * (0.02 + 0.98 * falling)
         x, label, weight = batch_of(pool, config.batch, np.random.default_rng((config.seed, step)))
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
@@ -443,8 +515,8 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         total += float(loss.detach())
         keep = min(0.998, (step + 1) / (step + 20))
         with torch.no_grad():
-            for mean, now in zip(average.parameters(), net.parameters(), strict=True):
-                mean.lerp_(now, 1 - keep)
+            for mean, value in zip(average.parameters(), net.parameters(), strict=True):
+                mean.lerp_(value, 1 - keep)
         again = step in config.relabel
         grown = bool(seen) and step % config.every == 0 and len(pool) > known
         if again or grown:
