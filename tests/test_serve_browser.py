@@ -6,6 +6,7 @@ Playwright (``pip install playwright``).
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -35,7 +36,11 @@ PIXELS = """() => {
     [c.width, c.height] = [video.videoWidth, video.videoHeight];
     c.getContext("2d").drawImage(video, 0, 0);
   }
-  return Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data);
+  const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+  let text = "";  // Playwright takes seconds for an array of as many numbers
+  for (let at = 0; at < data.length; at += 32768)
+    text += String.fromCharCode(...data.subarray(at, at + 32768));
+  return btoa(text);
 }"""
 
 
@@ -124,7 +129,8 @@ def pixels(page):
     size = page.evaluate(
         "video.hidden ? [picture.height, picture.width] : [video.videoHeight, video.videoWidth]"
     )
-    return np.array(page.evaluate(PIXELS), np.uint8).reshape(*size, 4)[:, :, :3]
+    data = np.frombuffer(base64.b64decode(page.evaluate(PIXELS)), np.uint8)
+    return data.reshape(*size, 4)[:, :, :3]
 
 
 WAYS = pytest.mark.parametrize("way", ["webrtc", "socket"])
@@ -141,8 +147,8 @@ def test_the_servers_camera_with_the_keyboard_alone(chromium, server, way):
     assert page.evaluate("document.body.dataset.way") == way
     assert np.abs(pixels(page)[100, 100].astype(int) - (30, 30, 200)).max() < 12
     until(page, "document.getElementById('figures').textContent.includes('fps')")
-    until(page, "document.body.dataset.p50")
-    assert 0 < float(page.evaluate("document.body.dataset.p50")) < 2000
+    # At first the page does not know the server's clock well.
+    until(page, "0 < document.body.dataset.p50 && document.body.dataset.p50 < 2000")
     page.select_option("select[name=identity]", "two")
     with Client(server) as other:
         deadline = time.monotonic() + 5
