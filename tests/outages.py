@@ -277,7 +277,7 @@ def run(
         stage: In which it goes away.
         away: Lets it go.
         back: Brings it back.
-        pauses: Whether the job has to say so.
+        pauses: Whether the job has to say so, if it did not just get through.
         seconds: For which it is away at least.
         to: Where the result may be written.
     """
@@ -288,7 +288,9 @@ def run(
     begun = time.monotonic()
     try:
         if pauses:
-            said = one.until(lambda: _paused(one, job), "the job is not paused", 120)
+            said = one.until(lambda: _paused_or_over(one, job), "the job is not paused", 120)
+            pauses = said["state"] == "paused"
+        if pauses:
             found.paused = time.monotonic() - begun
             found.stage = said["stage"]
             found.problem = said["problem"]["type"].rpartition(":")[2]
@@ -297,7 +299,7 @@ def run(
             if time.monotonic() - begun > seconds:
                 break
             time.sleep(0.5)
-        if pauses and not _paused(one, job):
+        if pauses and one.job(job)["state"] != "paused":
             found.wrong.append(f"the job is {one.job(job)['state']} while something is away")
     except TimeoutError:
         found.wrong.append(f"it is {one.job(job)['state']}, not paused")
@@ -310,6 +312,6 @@ def run(
     return found
 
 
-def _paused(one: crashing.Server, job: str) -> dict[str, Any] | None:
+def _paused_or_over(one: crashing.Server, job: str) -> dict[str, Any] | None:
     said = one.job(job)
-    return said if said["state"] == "paused" else None
+    return said if said["state"] in ("paused", "done", "failed") else None
