@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from material import MEDIA, PHOTO, PORTRAIT, environment, noise
+from serviceparts import until
 from test_bad_input import bomb
 
 CLIP = MEDIA / "clip.mp4"
@@ -126,10 +127,14 @@ def test_it_is_refused_with_the_cause(service, me, what):
 
 
 def test_nothing_is_left_of_what_was_refused(service):
-    for folder in ("scratch", "files"):
-        there = [p for p in (service.folder / folder).rglob("*") if p.is_file()]
-        sizes = {len(data) for data in FILES.values()}
-        assert not [p for p in there if p.stat().st_size in sizes - {0}]
+    sizes = {len(data) for data in FILES.values()} - {0}
+
+    def left():
+        folders = (service.folder / name for name in ("scratch", "files"))
+        files = [path for folder in folders for path in folder.rglob("*")]
+        return [path for path in files if path.is_file() and path.stat().st_size in sizes]
+
+    until(lambda: not left(), 30)  # a worker sweeps every two seconds
     assert httpx.get(f"{service.url}/readyz").status_code == 200
 
 
