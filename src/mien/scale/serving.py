@@ -189,8 +189,9 @@ class Placing(RequestRouter):
             here = serve.get_replica_context().servable_object
         except RayServeException:  # in a proxy
             return
-        if isinstance(here, Replica):
-            here.see({replica.replica_id.unique_id for replica in replicas})
+        see = getattr(here, "see", None)  # Ray Serve has put a class of its own around Replica
+        if see is not None:
+            see({replica.replica_id.unique_id for replica in replicas})
 
     async def choose_replicas(
         self,
@@ -215,7 +216,7 @@ class Placing(RequestRouter):
     async def _select_from_candidate_replicas(
         self, candidates: list[RunningReplica], backoff_index: int
     ) -> RunningReplica | None:
-        """Where there is no choice, Ray Serve would ask it once more, and leave out who is to go."""
+        """Ray Serve would ask a single one once more, and leave out one that is to go."""
         if len(candidates) == 1:
             return candidates[0]
         return await super()._select_from_candidate_replicas(candidates, backoff_index)
