@@ -122,7 +122,7 @@ class Replica:
     """
 
     def __init__(self, make: Make, facts: dict[str, Any], drain_seconds: float) -> None:
-        self._loop = asyncio.get_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._id = serve.get_replica_context().replica_id.unique_id
         self._drain_seconds = drain_seconds
         self._served = make(mark_of(self._id), facts)
@@ -136,6 +136,7 @@ class Replica:
         """Asked by Ray Serve: first of all before anything is sent here."""
         if self._ready:
             return
+        self._loop = asyncio.get_running_loop()
         await self._served.ready()
         here = serve.get_replica_context()
         # A handle to oneself: its Placing is told of all replicas, whenever there are others.
