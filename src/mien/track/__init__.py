@@ -12,12 +12,12 @@ from mien.track.flow import SIDE as SIDE
 from mien.track.flow import Flow as Flow
 from mien.track.flow import Seen as Seen
 from mien.track.kalman import Path as Path
+from mien.track.options import LIVE as LIVE
+from mien.track.options import TrackOptions as TrackOptions
 from mien.track.people import People as People
 from mien.track.steady import PULL as PULL
 from mien.track.steady import OneEuro as OneEuro
 from mien.track.steady import Steady as Steady
-from mien.track.tracker import LIVE as LIVE
 from mien.track.tracker import Look as Look
 from mien.track.tracker import Track as Track
 from mien.track.tracker import Tracker as Tracker
-from mien.track.tracker import TrackOptions as TrackOptions
