@@ -69,6 +69,7 @@ def main() -> None:
     relight.look = timed("look", look.look)
     relight.settle = timed("settle", look.settle)
     relight._painted = timed("warp and light at full size", relight._painted)
+    relight._softness = timed("softness", relight._softness)
     relight.Held.steady = timed("hold", relight.Held.steady)
     geometry_warp = geometry.warp
     geometry.warp = timed("crop", geometry_warp)
@@ -113,7 +114,7 @@ def main() -> None:
         networks = f"relight network, {name}", f"occlusion network, {name}"
         table[f"SIZE-INDEPENDENT, {name}"] = total(*fixed, *networks)
     table["PAINTING AND PASTING"] = total(
-        "warp and light at full size", "eyes", "eyes, shut", "paste"
+        "warp and light at full size", "softness", "eyes", "eyes, shut", "paste"
     )
     table["PAINTING AND PASTING, surroundings bent"] = tuple(
         round(a + b, 2)

@@ -131,6 +131,12 @@ def test_a_blurred_face_is_less_sharp(measured):
 
 def test_light_that_comes_and_goes_is_flicker(measured):
     assert measured["flickering"][1]["flicker"] > 3
+    assert measured["flickering"][1]["flicker_own"] > 3
+
+
+def test_what_is_not_painted_does_not_count_as_painted_sharpness(measured):
+    assert measured["softer"][1]["sharpness_painted"] < 0.7
+    assert measured["nothing"][1]["flicker_own"] == pytest.approx(1, abs=1e-3)
 
 
 def test_an_erased_face_is_no_longer_detected(measured):

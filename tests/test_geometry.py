@@ -253,6 +253,17 @@ def test_a_block_of_an_enlarged_map_is_that_part_of_the_whole(zoom: float, turn:
     np.testing.assert_allclose(got[inner], want[inner], atol=0.02)
 
 
+@pytest.mark.parametrize("zoom", [1.0, 2.6, 4.8])
+def test_a_map_that_is_fine_enough_is_linear_all_the_way(zoom: float):
+    values = cv2.GaussianBlur(
+        np.random.default_rng(3).normal(size=(40, 40)).astype(np.float32), (0, 0), 3
+    )
+    matrix = np.array([[zoom, 0.0, 2.0], [0.0, zoom, -1.0]])
+    whole = geometry.Enlarged(values, matrix, (90, 80), fine=True).block(Rect(0, 0, 90, 80))
+    want = cv2.warpAffine(values, matrix, (90, 80), borderMode=cv2.BORDER_REPLICATE)
+    np.testing.assert_allclose(whole, want, atol=0.03)
+
+
 def test_places_are_affine_to_the_last_pixel():
     matrix = np.array([[5.0, 0.0, 2.0], [0.0, 5.0, -1.0]])
     lookup = geometry.places(np.array([[1.5, 0.2, 3.0], [-0.1, 1.1, 7.0]]), 40, 40)

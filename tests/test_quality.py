@@ -142,6 +142,20 @@ def test_no_change_is_known_where_nothing_is_in_view():
     assert np.isnan(quality.change(image, image, lookup + np.float32(999), image[..., 0] | 255))
 
 
+def test_solid_is_what_a_mask_covers_but_for_its_edge():
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[10:40, 10:50] = 255
+    alpha[20:24, 30:34] = 200
+    found = quality.solid(alpha) > 0
+    assert found[25, 15]
+    assert not found[:13].any()
+    assert not found[18:26, 28:36].any()
+    # Of what is seen there: the RMS.
+    fine = np.where(found, np.float32(0.5), np.float32(9))
+    assert quality.typical(fine, quality.solid(alpha)) == pytest.approx(0.5)
+    assert np.isnan(quality.typical(fine, alpha * 0))
+
+
 # --- Seam ---------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from mien import blend, geometry, motion, runtime
 from mien.errors import UsageError
 from mien.generate import look as looks
 from mien.generate import relight
-from mien.generate.light import low
+from mien.generate.light import KEEP, Fineness, fineness, low, match_fineness
 from mien.generate.relight import Options, RelightGenerator
 from mien.types import Frame, Identity, Portrait
 
@@ -307,6 +307,62 @@ def test_another_shape_moves_the_surroundings_first(network):
     plain = RelightGenerator(network, None, PLAIN)(Frame(image), [synthetic.face(mesh)], [who])
     assert [p.surround for p in plain] == [False]
     assert patches[1].mask.shape[1] < plain[0].mask.shape[1]
+
+
+def test_a_face_is_painted_no_finer_than_the_scene(network, monkeypatch):
+    mesh, source = synthetic.mesh((300, 280), 400), striped(512)
+    who, image = person(source.image, source.mesh), synthetic.picture(600, 560, mesh)
+    make, found = RelightGenerator(network, None, PLAIN), []
+    for keep in (100.0, 1.0):
+        monkeypatch.setattr(relight.light, "KEEP", keep)
+        patch, _ = paint(make, image, mesh, who)
+        solid = cv2.erode((patch.mask > 200).astype(np.uint8), np.ones((9, 9))) * 255
+        found.append(fineness(patch.image, solid).now)
+    assert found[1] < 0.85 * found[0]
+
+
+def test_how_fine_a_face_is_hardly_changes_from_frame_to_frame():
+    held = relight.Held()
+    assert held.softer(0, 2.0) == 2.0
+    assert held.softer(1, 2.2) == pytest.approx(2.0, rel=0.05)  # tremble
+    assert held.softer(2, 8.0) == pytest.approx(8.0)  # the head moves, or is in focus no more
+    assert held.softer(30, 1.0) == 1.0  # long not seen
+
+
+@pytest.mark.parametrize("size", [90, 400])
+def test_fineness_is_the_contrast_of_the_finest_detail(size):
+    rng = np.random.default_rng(1)
+    noise = np.clip(120 + rng.normal(0, 8, (size, size, 1)), 0, 255).astype(np.uint8)
+    image = np.repeat(noise, 3, 2)
+    where = np.full((size, size), 255, np.uint8)
+    luma = image[..., 0].astype(np.float32)
+    smooth = cv2.GaussianBlur(luma, (0, 0), 1.0)
+    want = np.sqrt((((luma - smooth) / (smooth + 8)) ** 2).mean())
+    found = fineness(image, where)
+    assert found.now == pytest.approx(want, rel=0.05)
+    assert found.softer < 0.3 * found.now
+    assert np.isnan(fineness(image, where * 0).now)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 2.0])
+def test_the_blur_is_the_one_that_makes_them_alike(sigma):
+    rng = np.random.default_rng(2)
+    # Detail of a photo: less the finer it is.
+    values = sum(
+        cv2.resize(
+            rng.normal(0, 6, (400 // k, 400 // k)), (400, 400), interpolation=cv2.INTER_CUBIC
+        )
+        for k in (1, 2, 4, 8)
+    )
+    image = np.repeat(np.clip(120 + values, 0, 255).astype(np.uint8)[..., None], 3, 2)
+    where = np.full((400, 400), 255, np.uint8)
+    target = fineness(cv2.GaussianBlur(image, (0, 0), sigma), where).now
+    ours = fineness(image, where)
+    blur = match_fineness(ours, target / KEEP)
+    after = fineness(cv2.GaussianBlur(image, (0, 0), blur), where).now
+    assert after == pytest.approx(target, rel=0.25)
+    assert match_fineness(ours, ours.now) == 0
+    assert match_fineness(Fineness(float("nan"), 1.0), 0.1) == 0
 
 
 # --- which faces ------------------------------------------------------------------------------

@@ -131,8 +131,10 @@ def shut_eyes(mesh: Floats, side: int, usual: tuple[float, float] = LIDS) -> Flo
         middle, width = (corner + other) / 2, float(np.hypot(*(other - corner)))
         angle = float(np.degrees(np.arctan2(*(other - corner)[::-1])))
         eye = np.zeros((side, side), np.uint8)
-        centre = (float(middle[0]), float(middle[1] - 0.04 * width))
-        cv2.ellipse(eye, (centre, (1.25 * width, 0.6 * width), angle), 255, cv2.FILLED)
+        # From under the brow to the bag below: creases and shade of an open eye, left around a
+        # shut one, make it look open.
+        centre = (float(middle[0]), float(middle[1] - 0.08 * width))
+        cv2.ellipse(eye, (centre, (1.5 * width, 0.8 * width), angle), 255, cv2.FILLED)
         soft = np.asarray(cv2.GaussianBlur(eye, (0, 0), 0.09 * width + 0.5), np.float32)
         out = np.maximum(out, soft * np.float32(x * x * (3 - 2 * x) / 255))
     return out

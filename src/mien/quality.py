@@ -57,8 +57,10 @@ MEASURES: Final[dict[str, Measure]] = {
     "mouth": Measure("mouth opening error", "% of eye distance", "less", 0.1, 2),
     "blinks": Measure("blinks kept", "%", "more", 2),
     "flicker": Measure("flicker, to the original's", "ratio", "less", 0.02, 3),
+    "flicker_own": Measure("flicker, each by its own flow", "ratio", "less", 0.02, 3),
     "seam": Measure("seam, to the original's", "ratio", "less", 0.02, 3),
     "sharpness": Measure("sharpness, to portrait or target", "ratio", "one", 0.03, 3),
+    "sharpness_painted": Measure("sharpness of what is painted", "ratio", "one", 0.03, 3),
     "lighting": Measure("lighting error", "L*", "less", 0.1, 2),
     "lost": Measure("faces lost", "%", "less", 0.5),
     "lost_to_45": Measure("faces lost up to 45° of yaw", "%", "less", 0.5),
@@ -349,12 +351,30 @@ def sharpness(image: Image, mesh: Floats, size: int) -> float:
         mesh: ``(468+, 3)`` in its pixels.
         size: Side of the aligned crop that it is brought to, in pixels.
     """
+    return typical(fine_contrast(image, mesh, size), bare_in_view(mesh, size))
+
+
+def fine_contrast(image: Image, mesh: Floats, size: int) -> Floats:
+    """``(size, size)``: (Y - G) / (G + 8) of each pixel; see :func:`sharpness`."""
     large = view(image, mesh, 2 * size)  # and averaged, else what is shrunk would alias
     luma = _luma(_shrunk(large, size))
     smooth = cv2.GaussianBlur(luma, (0, 0), 1.0)
-    fine = (luma - smooth) / (smooth + 8)
-    where = bare_in_view(mesh, size) > 0
-    return float(np.sqrt((fine[where] ** 2).mean())) if where.any() else float("nan")
+    return np.asarray((luma - smooth) / (smooth + 8), np.float32)
+
+
+def typical(fine: Floats, where: Image) -> float:
+    """RMS over the pixels that are not 0 in ``where``; NaN if there are none."""
+    seen = fine[where > 0]
+    return float(np.sqrt((seen**2).mean())) if seen.size else float("nan")
+
+
+def solid(alpha: Image) -> Image:
+    """255 where a mask, ``(S, S)`` uint8, covers by nine tenths or more, and 3 pixels around.
+
+    Beside what stays in front, an edge of it shines through.
+    """
+    covers = (alpha > 229).astype(np.uint8) * 255
+    return np.asarray(cv2.erode(covers, np.ones((7, 7), np.uint8)), np.uint8)
 
 
 def crop_size(mesh: Floats) -> int:

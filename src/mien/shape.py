@@ -163,7 +163,7 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     scene = frame.image[region.slices()]
     image = scene.copy()
     for rect in geometry.blocks(far, onto, size):
-        image[rect.slices()] = geometry.sample(scene, lookup.block(rect))
+        geometry.sample(scene, lookup.block(rect), image[rect.slices()])
     full = np.full(image.shape[:2], 255, np.uint8)
     matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
     return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)

@@ -58,7 +58,8 @@ class Place:
         crop: Aligned crop.
         inside: The face in it.
         size: Of the crop at the frame's own resolution.
-        sharpness: At that size.
+        bare: ``(size, size)`` uint8, the inner face without eyes and mouth.
+        fine: ``(size, size)`` float32, its fine contrast at that size.
         found: Whether the detector finds it.
         before: The frame before, its face and its picture in this frame's crop; None in a photo.
         lookup: Optical flow between the two crops.
@@ -71,7 +72,8 @@ class Place:
     crop: Image
     inside: Image
     size: int
-    sharpness: float
+    bare: Image
+    fine: Floats
     found: bool
     before: tuple[Image, Face] | None = None
     lookup: Floats | None = None
@@ -131,8 +133,9 @@ def place_of(
         lookup = quality.optical_flow(earlier, crop)
         changed = quality.change(earlier, crop, lookup, inside)
     return Place(
-        image, face, fitted, crop, inside, size, quality.sharpness(image, mesh, size),
-        detected(swapper, image, fitted), before, lookup, changed,
+        image, face, fitted, crop, inside, size, quality.bare_in_view(mesh, size),
+        quality.fine_contrast(image, mesh, size), detected(swapper, image, fitted), before,
+        lookup, changed,
     )  # fmt: skip
 
 
@@ -238,8 +241,7 @@ def _measure_place(  # noqa: PLR0917
     mine.add("eyes", quality.eye_error(original, mesh))
     mine.add("mouth", quality.mouth_error(original, mesh))
     mine.add("lighting", quality.lighting_error(place.crop, crop, place.inside))
-    reference = min(portrait_sharpness, place.sharpness)
-    mine.add("sharpness", quality.sharpness(image, original, place.size) / max(reference, 1e-6))
+    _measure_sharpness(place, image, patches, mine, portrait_sharpness)
     for when, step in zip(
         ("original", "swapped"), quality.seams(place.crop, crop, alpha), strict=True
     ):
@@ -248,7 +250,22 @@ def _measure_place(  # noqa: PLR0917
         before = quality.view(earlier, original)
         mine.add("flicker_original", place.change)
         mine.add("flicker_swapped", quality.change(before, crop, place.lookup, place.inside))
+        own = quality.optical_flow(before, crop)
+        mine.add("flicker_own_original", place.change)
+        mine.add("flicker_own_swapped", quality.change(before, crop, own, place.inside))
     return image, float(quality.eye_openings(mesh).mean())
+
+
+def _measure_sharpness(
+    place: Place, image: Image, patches: Sequence[Patch], mine: Samples, portrait: float
+) -> None:
+    """Of the whole bare face, and of that part of it which was painted."""
+    mesh = mesh_of(place.fitted)
+    fine = quality.fine_contrast(image, mesh, place.size)
+    painted = place.bare & quality.solid(quality.mask_in_view(patches, mesh, place.size))
+    for name, where in (("sharpness", place.bare), ("sharpness_painted", painted)):
+        reference = min(portrait, quality.typical(place.fine, where))
+        mine.add(name, quality.typical(fine, where) / max(reference, 1e-6))
 
 
 def _measure_identity(place: Place, fitted: Face, subject: Subject, mine: Samples) -> None:

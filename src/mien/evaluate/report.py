@@ -48,8 +48,10 @@ def figures(samples: Iterable[Samples]) -> Figures:
     found = {key: mean(key) for key in means} | {
         "blinks": share("kept", "blinks"),
         "flicker": ratio("flicker"),
+        "flicker_own": ratio("flicker_own"),
         "seam": ratio("seam"),
         "sharpness": median("sharpness"),
+        "sharpness_painted": median("sharpness_painted"),
         "lost": share("lost", "faces"),
         "lost_to_45": share("lost_to_45", "faces_to_45"),
         "undetected": share("undetected", "detectable"),

@@ -149,6 +149,80 @@ def match_fine(source: float, target: float) -> float:
     return float(np.clip(((target + 0.004) / (source + 0.004)) ** 0.8, 0.4, 1.0))
 
 
+STRIPS: Final = 8
+"""Strips across a face in which :func:`fineness` looks at its pixels."""
+
+ROWS: Final = 14
+"""Rows of a strip; the outer four on each side are only there for the blur of the others."""
+
+
+class Fineness(NamedTuple):
+    """Fine contrast of a face at the frame's own resolution, as :mod:`mien.quality` has sharpness.
+
+    Attributes:
+        now: RMS of (Y - G) / (G + 8), G the luma Y blurred by σ 1 pixel; NaN if nothing was seen.
+        softer: The same once the face is blurred by σ 1 pixel.
+    """
+
+    now: float
+    softer: float
+
+
+def fineness(image: Image, weight: Image) -> Fineness:
+    """Measure how fine a face is; strips of it are enough, which cost a tenth of the whole.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        weight: ``(h, w)`` uint8, above 127 where to look.
+    """
+    h, w = weight.shape
+    left = w // 7
+    step = h // STRIPS
+    strips = slice(None), slice(left, w - left)
+    margin = 0
+    if step > ROWS:
+        margin = 4
+        image = image[: STRIPS * step].reshape(STRIPS, step, w, 3)[:, :ROWS]
+        image = image.reshape(-1, w, 3)
+        weight = weight[: STRIPS * step].reshape(STRIPS, step, w)[:, :ROWS].reshape(-1, w)
+    luma = cv2.cvtColor(image[strips], cv2.COLOR_RGB2GRAY).astype(np.float32)
+    where = (weight[strips] > 127).astype(np.float32)
+    if margin:
+        rows = where.reshape(STRIPS, ROWS, -1)
+        rows[:, :margin], rows[:, -margin:] = 0, 0
+    total = float(where.sum())
+    if total < 64:
+        return Fineness(float("nan"), float("nan"))
+    smooth = np.asarray(cv2.GaussianBlur(luma, (7, 7), 1.0), np.float32)
+    softer = np.asarray(cv2.GaussianBlur(smooth, (7, 7), 1.0), np.float32)
+
+    def spread(fine: Floats, broad: Floats) -> float:
+        part = (fine - broad) / (broad + np.float32(8))
+        return float(np.sqrt(float((part * part).ravel() @ where.ravel()) / total))
+
+    return Fineness(spread(luma, smooth), spread(smooth, softer))
+
+
+def match_fineness(source: Fineness, target: float) -> float:
+    """Blur in pixels of the frame that makes what is painted no finer than the target; 0 for none.
+
+    A blur of σ divides fineness by about 1 + a·σ² below one pixel and 1 + a·σ^1.4 above, where a
+    blur of one pixel tells a: it depends on what there is to be blurred.
+    """
+    excess = source.now / max(KEEP * target, 1e-4) - 1
+    if not excess > 0.05:
+        return 0.0
+    x = excess / max(source.now / max(source.softer, 1e-5) - 1, 0.1)
+    return float(min(x**0.5 if x < 1 else x ** (1 / 1.4), 3.0))
+
+
+KEEP: Final = 3.0
+"""How much finer than the target a painted face may be: detail is the person as well.
+
+At 1.3 the right portrait was found in 88 instead of 90 of 100 swaps.
+"""
+
+
 def low(image: Image | Floats, weight: Floats) -> Floats:
     """Weighted low-frequency colour, ``(LOW', LOW'', 3)`` float32; without the 3 of one channel."""
     h, w = weight.shape

@@ -21,6 +21,7 @@ from mien.errors import UsageError
 from mien.generate import light
 from mien.generate import mesh as mesh_
 from mien.generate.look import Look, look, settle
+from mien.landmarks import LEFT_EYE, RIGHT_EYE
 from mien.types import Face, Faces, Floats, Frame, Identity, Image, Patch, Portrait, Rect
 
 CROP: Final = Rect(0, 0, motion.CROP, motion.CROP)
@@ -69,6 +70,10 @@ LEAST: Final = 0.3
 """Share of a smaller change that is followed in one frame."""
 
 
+OPAQUE: Final = 0.97
+"""Share of the face above which nothing is seen through it."""
+
+
 class Lit(NamedTuple):
     """What is painted of one face, on its aligned crop.
 
@@ -99,11 +104,14 @@ class Held:
         index: Of the last frame.
         lit: Used there.
         frontal: The target's shape, a mean.
+        excess: Frame, and how much finer than the target the painted face was before it was
+            softened; a mean.
     """
 
     index: int = -NEXT - 1
     lit: Lit | None = None
     frontal: Floats | None = None
+    excess: tuple[int, float] | None = None
 
     def shape(self, index: int, frontal: Floats) -> Floats:
         """The target's own shape; a person keeps it, so it is averaged over many frames."""
@@ -133,6 +141,15 @@ class Held:
             )
         self.index, self.lit = index, now
         return now
+
+    def softer(self, index: int, excess: float) -> float:
+        """The fineness to go by; what a head in motion loses at once is followed nearly so."""
+        if self.excess is not None and 0 < abs(index - self.excess[0]) <= NEXT:
+            change = float(np.log(excess / self.excess[1]))
+            share = float(np.clip(abs(change) / np.log(2), 0.2, 1))
+            excess = self.excess[1] * float(np.exp(share * change))
+        self.excess = index, excess
+        return excess
 
     def _follows(self, index: int) -> bool:
         """Frames a little out of order are no harm."""
@@ -207,7 +224,7 @@ class RelightGenerator:
         self, frame: Frame, face: Face, points: Floats, known: Prepared, held: Held | None
     ) -> list[Patch]:
         height, width = frame.image.shape[:2]
-        patches = []
+        patches: list[Patch] = []
         facing = mask.facing(points)
         aligned = motion.aligned(points)
         crop = geometry.warp(frame.image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
@@ -246,11 +263,15 @@ class RelightGenerator:
             return patches
         onto[:, 2] -= (region.x0, region.y0)
         painted, cut = _painted(paint, seen, lit, ratio, small, onto, region)
+        local = points - np.array([region.x0, region.y0, 0], np.float32)
+        sigma = _softness(painted, frame.image[region.slices()], cut, local, held, frame.index)
+        if sigma > 0:
+            painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), sigma), np.uint8)
         cut = np.asarray(cv2.convertScaleAbs(cut, alpha=facing), np.uint8)
         if eyeballs is not None:
-            local = points - np.array([region.x0, region.y0, 0], np.float32)
             eyes.shut(painted, local)
-            scene, soft = _under(frame, region, patches), lit.blur * _zoom(onto)
+            scene = _under(frame, region, patches)
+            soft = float(np.hypot(lit.blur * _zoom(onto), sigma))
             eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft))
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
         return [*patches, Patch(painted, cut, shift)]
@@ -263,7 +284,9 @@ class RelightGenerator:
             more, extra = (np.ascontiguousarray(v[0].transpose(1, 2, 0)) for v in (more, extra))
             gain, bias = gain * more, bias * more + extra * np.float32(255)
         gain, bias = settle(seen, crop, gain, bias)
-        return Lit(gain, bias, seen.alpha, seen.blur, seen.fine)
+        # A trace of the target's face through its middle would be doubt, not something in front.
+        alpha = np.minimum(seen.alpha * np.float32(1 / OPAQUE), np.float32(1))
+        return Lit(gain, bias, alpha, seen.blur, seen.fine)
 
 
 def load(options: str = "", models: zoo.Zoo | None = None) -> RelightGenerator:
@@ -371,14 +394,15 @@ def _painted(  # noqa: PLR0917
     alpha = (cv2.GaussianBlur(lit.alpha, (0, 0), 0.8) * np.float32(255)).astype(np.uint8)
     places = seen.flow.lookup * np.float32(0.5 ** (level - small))
     lookup = geometry.enlarged_places(places, onto, size)
-    gain, bias, cut = (geometry.Enlarged(v, onto, size) for v in (lit.gain, lit.bias, alpha))
+    gain, bias = (geometry.Enlarged(v, onto, size, fine=True) for v in (lit.gain, lit.bias))
+    cut = geometry.Enlarged(alpha, onto, size)
     image, mask_ = np.zeros((size[1], size[0], 3), np.uint8), np.zeros(size[::-1], np.uint8)
     for rect in geometry.blocks(alpha > 0, onto, size):
         part = geometry.sample(paint.levels[level], lookup.block(rect))
         if seen.gamma < 1:
             part = light.raise_to(part, seen.gamma)
         scaled = cv2.multiply(part, gain.block(rect), dtype=cv2.CV_32F)
-        image[rect.slices()] = cv2.add(scaled, bias.block(rect), dtype=cv2.CV_8U)
+        cv2.add(scaled, bias.block(rect), dst=image[rect.slices()], dtype=cv2.CV_8U)
         mask_[rect.slices()] = cut.block(rect)
     if lit.blur * zoom > 0.4:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
@@ -386,6 +410,36 @@ def _painted(  # noqa: PLR0917
         broad = cv2.GaussianBlur(image, (0, 0), max(zoom, 0.8))
         image = np.asarray(cv2.addWeighted(image, lit.fine, broad, 1 - lit.fine, 0), np.uint8)
     return image, mask_
+
+
+def _softness(  # noqa: PLR0917
+    painted: Image, scene: Image, cut: Image, mesh: Floats, held: Held | None, index: int
+) -> float:
+    """Blur in pixels that makes what is painted no finer than the scene; 0 for none.
+
+    A soft lens, motion and compression take the finest detail from a face.
+
+    Args:
+        painted: ``(h, w, 3)`` uint8.
+        scene: The same region of the frame.
+        cut: ``(h, w)`` uint8, where it is shown.
+        mesh: ``(468+, 3)`` of the face in the region.
+        held: What is known from the frames before.
+        index: Of the frame.
+    """
+    skin = cut.copy()
+    for ring in (LEFT_EYE, RIGHT_EYE):
+        eye = mesh[list(ring), :2]
+        grown = eye.mean(0) + (eye - eye.mean(0)) * np.float32(1.3)
+        cv2.fillConvexPoly(skin, np.round(grown).astype(np.int32), 0)
+    ours, theirs = light.fineness(painted, skin), light.fineness(scene, skin)
+    if not ours.now * theirs.now > 0:
+        return 0.0
+    excess = ours.now / theirs.now
+    if held is not None:
+        excess = held.softer(index, excess)
+    sigma = light.match_fineness(ours, ours.now / excess)
+    return sigma if sigma >= 0.3 else 0.0
 
 
 def _shown(alpha: Floats, onto: geometry.Matrix, region: Rect) -> Rect:
@@ -423,10 +477,12 @@ def _under(frame: Frame, region: Rect, patches: Sequence[Patch]) -> Image:
         h, w = patch.mask.shape
         both = Rect(max(region.x0, x), max(region.y0, y), min(region.x1, x + w),
                     min(region.y1, y + h))  # fmt: skip
-        if not both.empty:
+        there = Rect(both.x0 - x, both.y0 - y, both.x1 - x, both.y1 - y)
+        if both == region:
+            out = patch.image[there.slices()]
+        elif not both.empty:
             out = out.copy()
             here = Rect(both.x0 - region.x0, both.y0 - region.y0, both.x1 - region.x0,
                         both.y1 - region.y0)  # fmt: skip
-            there = Rect(both.x0 - x, both.y0 - y, both.x1 - x, both.y1 - y)
             out[here.slices()] = patch.image[there.slices()]
     return out
