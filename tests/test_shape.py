@@ -8,7 +8,7 @@ import pytest
 
 import synthetic
 from mien import blend, geometry, motion, shape
-from mien.types import Frame
+from mien.types import Frame, Patch
 
 MESH = synthetic.mesh((200, 190), 200)
 
@@ -34,9 +34,14 @@ def bend_of(mesh: np.ndarray, portrait: np.ndarray, share: float) -> shape.Bend:
 BEND = bend_of(MESH, narrow(MESH, 0.85), 1.0)
 
 
+def surroundings(frame: Frame, bend: shape.Bend) -> Patch:
+    region = shape.reach(bend, 400, 400)
+    assert region is not None
+    return shape.surroundings(frame, bend, region)
+
+
 def pasted(image: np.ndarray) -> np.ndarray:
-    patch = shape.surroundings(Frame(image), BEND)
-    assert patch is not None
+    patch = surroundings(Frame(image), BEND)
     frame = Frame(image.copy())
     blend.soft(frame, patch)
     return frame.image
@@ -68,7 +73,7 @@ def test_no_share_and_the_same_shape_move_nothing():
     for portrait, share in ((narrow(MESH, 0.8), 0.0), (MESH, 1.0)):
         still = bend_of(MESH, portrait, share)
         assert np.abs(still.shift).max() < 1e-3
-        assert shape.surroundings(Frame(scene()), still) is None
+        assert shape.reach(still, 400, 400) is None
         np.testing.assert_allclose(still.moved(MESH), MESH, atol=1e-3)
 
 
@@ -125,7 +130,7 @@ def test_the_mesh_moves_as_the_surroundings_do():
 
 def test_the_patch_covers_what_moves_and_is_the_frame_elsewhere():
     image = scene()
-    patch = shape.surroundings(Frame(image), BEND)
+    patch = surroundings(Frame(image), BEND)
     assert patch.surround
     assert (patch.mask == 255).all()
     np.testing.assert_array_equal(patch.matrix[:, :2], np.eye(2))
@@ -145,10 +150,10 @@ def test_the_patch_covers_what_moves_and_is_the_frame_elsewhere():
 
 def test_the_patch_stays_within_the_frame_and_is_none_beyond():
     bend = bend_of(MESH - (190, 100, 0), narrow(MESH, 0.85), 1.0)
-    patch = shape.surroundings(Frame(scene()), bend)
+    patch = surroundings(Frame(scene()), bend)
     assert (patch.matrix[:, 2] <= 0).all()
     far = bend_of(MESH + np.float32(3000), narrow(MESH, 0.85), 1.0)
-    assert shape.surroundings(Frame(scene()), far) is None
+    assert shape.reach(far, 400, 400) is None
 
 
 def test_the_bent_crop_is_the_crop_of_the_bent_frame():

@@ -12,6 +12,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mien import geometry, motion
 from mien.landmarks import OVAL
@@ -142,10 +143,9 @@ def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:
     )
 
 
-def surroundings(frame: Frame, bend: Bend) -> Patch | None:
-    """The frame around a face after the bend, as a patch; None where nothing moves visibly."""
-    height, width = frame.image.shape[:2]
-    far = np.linalg.norm(bend.shift, axis=2) > SEEN
+def reach(bend: Bend, width: int, height: int) -> Rect | None:
+    """The part of a frame that a bend moves visibly; None where there is none."""
+    far = _far(bend)
     if not far.any():
         return None
     ys, xs = np.nonzero(far)
@@ -154,19 +154,33 @@ def surroundings(frame: Frame, bend: Bend) -> Patch | None:
     x0, y0, x1, y1 = geometry.bounds(geometry.transform(geometry.invert(bend.matrix), cells))
     region = Rect(max(0, int(x0)), max(0, int(y0)), min(width, int(x1) + 2),
                   min(height, int(y1) + 2))  # fmt: skip
-    if region.empty:
-        return None
+    return None if region.empty else region
+
+
+def surroundings(frame: Frame, bend: Bend, region: Rect) -> Patch:
+    """The frame around a face after the bend, as a patch.
+
+    Args:
+        frame: Read only.
+        bend: Of the face.
+        region: Of :func:`reach`.
+    """
     size = (region.x1 - region.x0, region.y1 - region.y0)
     onto = geometry.invert(bend.matrix)
     onto[:, 2] -= (region.x0, region.y0)
     lookup = geometry.Enlarged(-bend.shift, onto, size, np.eye(2, 3))
     scene = frame.image[region.slices()]
     image = scene.copy()
-    for rect in geometry.blocks(far, onto, size):
+    for rect in geometry.blocks(_far(bend), onto, size):
         geometry.sample(scene, lookup.block(rect), image[rect.slices()])
     full = np.full(image.shape[:2], 255, np.uint8)
     matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
     return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)
+
+
+def _far(bend: Bend) -> NDArray[np.bool_]:
+    """Cells that move visibly."""
+    return np.asarray(np.linalg.norm(bend.shift, axis=2) > SEEN)
 
 
 def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:

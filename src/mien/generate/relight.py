@@ -9,6 +9,7 @@ portrait warped at the target's own resolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -171,6 +172,7 @@ class RelightGenerator:
     occlude: occlude.Occlude | None
     options: Options = Options()
     _prepared: WeakKeyDictionary[Identity, Prepared] = field(default_factory=WeakKeyDictionary)
+    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "beside"))
 
     def __call__(self, frame: Frame, faces: Faces, identities: Sequence[Identity]) -> list[Patch]:
         """One patch for each face that is in view, after one of its surroundings where they bend.
@@ -224,7 +226,7 @@ class RelightGenerator:
         self, frame: Frame, face: Face, points: Floats, known: Prepared, held: Held | None
     ) -> list[Patch]:
         height, width = frame.image.shape[:2]
-        patches: list[Patch] = []
+        beside: Future[Patch] | None = None
         facing = mask.facing(points)
         aligned = motion.aligned(points)
         crop = geometry.warp(frame.image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
@@ -234,9 +236,10 @@ class RelightGenerator:
                 own = held.shape(frame.index, own)
             # With the patch, so that nothing jumps where a head turns away.
             bend = shape.bend(points, own, known.frontal, self.options.shape * facing)
-            patch = shape.surroundings(frame, bend)
-            if patch is not None:
-                patches.append(patch)
+            around = shape.reach(bend, width, height)
+            if around is not None:
+                # Nothing needs them before the eyes, so they are painted meanwhile.
+                beside = self._beside.submit(shape.surroundings, frame, bend, around)
                 crop = shape.bent(crop, bend, aligned)
                 points = bend.moved(points)
         region = motion.region_of(points, width, height)
@@ -260,7 +263,7 @@ class RelightGenerator:
         onto = geometry.invert(aligned)  # crop → frame
         region = _shown(lit.alpha, onto, region)
         if region.empty:
-            return patches
+            return [] if beside is None else [beside.result()]
         onto[:, 2] -= (region.x0, region.y0)
         painted, cut = _painted(paint, seen, lit, ratio, small, onto, region)
         local = points - np.array([region.x0, region.y0, 0], np.float32)
@@ -268,6 +271,7 @@ class RelightGenerator:
         if sigma > 0:
             painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), sigma), np.uint8)
         cut = np.asarray(cv2.convertScaleAbs(cut, alpha=facing), np.uint8)
+        patches = [] if beside is None else [beside.result()]
         if eyeballs is not None:
             eyes.shut(painted, local)
             scene = _under(frame, region, patches)
