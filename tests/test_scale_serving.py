@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
+import pickle
 import signal
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -18,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import streamserver
-from mien.errors import UsageError
+from mien.errors import MienError, UsageError
 from servers import free_port
 
 pytestmark = [
@@ -45,6 +49,7 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join(path))  # where replicas find streamserver
         for who in ("REPLICA", "HANDLE"):
             patch.setenv(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # machines may be busy
         yield from running(serving, made, port)
 
 
@@ -138,7 +143,6 @@ def test_replicas_come_with_streams_and_who_goes_is_drained(cluster):
             if last[stream["pid"]][0] is not stream:
                 socket.close()
         wait(lambda: cluster.replicas("STOPPING") == 1)
-        begun = time.monotonic()
         wait(lambda: len({cluster.create()["pid"] for _ in range(6)}) == 2)
         stay = {cluster.create()["pid"] for _ in range(6)}
         ((stream, leaving),) = [last.pop(pid) for pid in last.keys() - stay]
@@ -147,7 +151,6 @@ def test_replicas_come_with_streams_and_who_goes_is_drained(cluster):
         with cluster.open(stream) as again:
             assert echoed(again)
         assert end_of(leaving) == 1001
-        assert time.monotonic() - begun < 3 * DRAIN  # far less than a stream may want
         assert all(echoed(socket) for _, socket in last.values())
         wait(lambda: cluster.show(stream) == 404)
         wait(lambda: cluster.replicas("STOPPING") == 0)
@@ -180,3 +183,41 @@ def test_only_one_at_a_time(cluster):
         pass
     with pytest.raises(UsageError, match="Ray Client"), serving.connected("ray://127.0.0.1:1"):
         pass
+
+
+def test_one_that_is_out_for_a_moment_is_not_drained(monkeypatch):
+    from mien.scale import serving
+
+    replica_id, drained = SimpleNamespace(unique_id="one"), []
+    context = SimpleNamespace(replica_id=replica_id, deployment="server", app_name="mien")
+    handle = SimpleNamespace(options=lambda stream: None)
+    monkeypatch.setattr(serving, "SURE", 0.1)
+    monkeypatch.setattr(serving.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr(serving.serve, "get_deployment_handle", lambda *_: handle)
+
+    async def seen():
+        served = SimpleNamespace(ready=lambda: asyncio.sleep(0), drain=drained.append)
+        replica = serving.Replica(lambda *_: served, {}, DRAIN)
+        await replica.check_health()
+        for there in ((), ("two",), ("one", "two"), ("two",), ("one",)):
+            replica.see(set(there))
+        await asyncio.sleep(0.3)
+        assert drained == []
+        await replica.check_health()
+        replica.see({"two"})
+        await asyncio.sleep(0.3)
+        assert drained == [DRAIN]
+        await replica.check_health()  # which goes on until it has ended
+        replica.see({"one"})
+        await asyncio.sleep(0)
+        with pytest.raises(MienError, match="is to stay"):  # so that it is replaced
+            await replica.check_health()
+
+    asyncio.run(seen())
+
+
+def test_nothing_but_a_request_is_unpacked():
+    from mien.scale import serving
+
+    with pytest.raises(pickle.UnpicklingError, match="system is no request"):
+        serving._Packed(io.BytesIO(pickle.dumps(os.system))).load()

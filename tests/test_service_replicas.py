@@ -45,6 +45,7 @@ def cluster(tmp_path_factory, swapper):
     folder = tmp_path_factory.mktemp("replicas")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIEN_HOME", str(folder / "home"))  # the replicas', too
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # machines may be busy
         settings = ServiceSettings(
             data=folder / "data",
             port=free_port(),

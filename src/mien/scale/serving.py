@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import logging
 import pickle
@@ -23,10 +24,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, HTTPOptions, RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
@@ -51,6 +54,10 @@ ONGOING: Final = 256
 
 MARGIN: Final = 20.0
 """Seconds beyond the streams' for a replica to come to an end, until it is killed."""
+
+SURE: Final = 5.0
+"""Seconds for which a replica is not among those that run, until it takes itself for one that has
+to go: another upper limit of replicas, say, takes each out for a moment."""
 
 LOOK_BACK: Final = 11.0
 """Seconds of which the most streams count; Ray Serve hears of them every ten."""
@@ -126,14 +133,21 @@ class Replica:
         self._id = serve.get_replica_context().replica_id.unique_id
         self._drain_seconds = drain_seconds
         self._served = make(mark_of(self._id), facts)
-        self._ready = self._known = self._draining = False
+        self._ready = self._here = self._drained = False
+        self._going: asyncio.TimerHandle | None = None
         self._watch: Any = None
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._served.app
 
     async def check_health(self) -> None:
-        """Asked by Ray Serve: first of all before anything is sent here."""
+        """Asked by Ray Serve: first of all before anything is sent here.
+
+        Raises:
+            MienError: It has to be replaced.
+        """
+        if self._drained and self._here:
+            raise MienError("this replica took itself for one that has to go, and is to stay")
         if self._ready:
             return
         self._loop = asyncio.get_running_loop()
@@ -150,10 +164,20 @@ class Replica:
         One that was among them and is no more has been told to go: Ray Serve waits for what it
         still does, and does not say so to it.
         """
-        self._known = self._known or self._id in replicas
-        if self._known and self._id not in replicas and not self._draining:
-            self._draining = True
-            self._loop.call_soon_threadsafe(self._served.drain, self._drain_seconds)
+        self._loop.call_soon_threadsafe(self._seen, self._id in replicas)
+
+    def _seen(self, here: bool) -> None:
+        if here and self._going is not None:
+            self._going.cancel()
+            self._going = None
+        if self._here and not here:
+            self._going = self._loop.call_later(SURE, self._drain)
+        self._here = here
+
+    def _drain(self) -> None:
+        if not self._drained:
+            self._drained = True
+            self._served.drain(self._drain_seconds)
 
 
 class Placing(RequestRouter):
@@ -190,7 +214,8 @@ class Placing(RequestRouter):
             here = serve.get_replica_context().servable_object
         except RayServeException:  # in a proxy
             return
-        see = getattr(here, "see", None)  # Ray Serve has put a class of its own around Replica
+        # Ray Serve sends this class with a copy of its module: there, Replica is another class.
+        see = getattr(here, "see", None)
         if see is not None:
             see({replica.replica_id.unique_id for replica in replicas})
 
@@ -250,11 +275,21 @@ class Placing(RequestRouter):
         return least
 
 
+class _Packed(pickle.Unpickler):
+    """Reads a request as Ray's proxy has just packed it in this process; makes nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A class without code in the place of the one that is named."""
+        if name == "StreamingHTTPRequest":
+            return SimpleNamespace
+        raise pickle.UnpicklingError(f"{module}.{name} is no request")
+
+
 def _asked(request: PendingRequest | None) -> tuple[str, str, str]:
     """Kind (``http``, ``websocket``), method and path; empty where it is no such request."""
     if request is None or not request.args or not isinstance(request.args[0], bytes):
         return "", "", ""
-    scope = pickle.loads(request.args[0]).asgi_scope  # as Ray's own proxy has just packed it
+    scope = _Packed(io.BytesIO(request.args[0])).load()._asgi_scope
     return scope["type"], scope.get("method", ""), scope["path"]
 
 
@@ -360,11 +395,17 @@ def running(
     if NAME in there:
         raise UsageError(f"the cluster serves {NAME} already; 'serve status' shows it")
     cert, key = tls or (None, None)
-    serve.start(
-        proxy_location="EveryNode" if cluster.several else "HeadOnly",
-        http_options=HTTPOptions(host=host, port=port, ssl_certfile=cert, ssl_keyfile=key),
-        logging_config={"enable_access_log": False},
-    )
+    try:
+        serve.start(
+            proxy_location="EveryNode" if cluster.several else "HeadOnly",
+            http_options=HTTPOptions(host=host, port=port, ssl_certfile=cert, ssl_keyfile=key),
+            logging_config={"enable_access_log": False},
+        )
+    except (RayError, TimeoutError) as error:
+        raise ProviderError(
+            "Ray Serve's proxy did not come up in time; a machine that is less busy, or a longer "
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S (seconds, 5 by default), may help"
+        ) from error
     try:
         try:
             serve.run(made, name=NAME)
