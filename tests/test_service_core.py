@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import logging
@@ -10,6 +11,7 @@ import multiprocessing
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -502,3 +504,73 @@ def test_who_was_refused_comes_before_who_was_just_answered():
         thread.join()
     theirs.close()
     assert min(answered.values()) >= 0.4 * max(answered.values()), answered
+
+
+class Held:
+    """A worker that answers when it is told to, two calls that wait, and no place for a third."""
+
+    def __init__(self) -> None:
+        self.calls = Calls(2, 10.0)
+        ours, self.pipe = multiprocessing.Pipe()
+        self.calls.attach(ours, ours.close)
+        self.pipe.send(("ready", {}))
+        until(lambda: self.calls.ready)
+        self.threads: list[threading.Thread] = []
+        self.ask("first")
+        assert self.pipe.poll(5)
+        for key in ("second", "third"):
+            self.ask(key)
+        until(lambda: self.calls.waiting == 2)
+
+    def ask(self, key: str) -> None:
+        ask = functools.partial(self.calls.ask, "swap", whose=key)
+        self.threads.append(threading.Thread(target=ask))
+        self.threads[-1].start()
+
+    def refused(self, key: str) -> float:
+        with pytest.raises(Problem) as caught:
+            self.calls.ask("swap", whose=key)
+        return float(caught.value.headers["Retry-After"])
+
+    def answer(self) -> None:
+        self.pipe.recv()
+        self.pipe.send(("done", {}))
+
+    def end(self, left: int) -> None:
+        for _ in range(left):
+            self.answer()
+        for thread in self.threads:
+            thread.join()
+        self.pipe.close()
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_of_those_who_were_refused_the_first_comes_first():
+    held = Held()
+    waits = [held.refused(key) for key in ("a", "b", "c")]
+    assert waits == sorted(waits)
+    held.answer()  # "second" is worked on now, and a place is free
+    until(lambda: held.calls.waiting == 1)
+    for key in ("c", "new", "b"):
+        held.refused(key)
+    held.ask("a")
+    until(lambda: held.calls.waiting == 2)
+    held.end(3)
+
+
+def test_who_was_refused_and_went_away_keeps_nobody_out():
+    held = Held()
+    for gone in "abcdefgh":
+        held.refused(gone)
+    for left in (1, 0):
+        held.answer()
+        until(lambda left=left: held.calls.waiting == left)
+    held.ask("new")
+    until(lambda: held.calls.waiting == 1)
+    held.end(2)

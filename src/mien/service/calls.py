@@ -207,16 +207,20 @@ class Calls:
     def _places(self, key: str, workers: int) -> int:
         """How many may wait for this one to be let in.
 
-        No more than can be answered while a call waits; and as many places as keys were refused
-        are kept for those, or who was just answered would come back before them for ever.
+        No more than can be answered while a call waits. A place is kept for each key that was
+        refused before this one: else who was just answered would come back before them, and of
+        those who were refused the lucky ones, while others try for minutes.
         """
         now = time.monotonic()
         self._refused = {k: until for k, until in self._refused.items() if until > now}
         most = min(self._most, max(1, int(WORTH * QUEUED / self._mean * workers)))
-        return most if key in self._refused else most - len(self._refused)
+        before = list(self._refused).index(key) if key in self._refused else len(self._refused)
+        return max(1, most - before)  # where nobody waits, nothing is kept for who may be gone
 
     def _full(self, key: str, workers: int) -> Problem:
-        soon = max(0.5, min(QUEUED, self._mean * len(self._turns) / workers))
-        if len(self._refused) < KNOWN:
-            self._refused[key] = time.monotonic() + 2 * soon + 2
+        """A refusal, with the time after which there is likely to be a place."""
+        ahead = len(self._turns) - self._places(key, workers) + 1
+        soon = max(0.5, min(QUEUED, self._mean * ahead / workers))
+        if len(self._refused) < KNOWN or key in self._refused:
+            self._refused[key] = time.monotonic() + 2 * soon + 2  # in the order of first refusals
         return Problem(503, "busy", f"{len(self._turns)} calls wait already", retry_after=soon)
