@@ -57,7 +57,7 @@ MARGIN: Final = 20.0
 
 SURE: Final = 5.0
 """Seconds for which a replica is not among those that run, until it takes itself for one that has
-to go: another upper limit of replicas, say, takes each out for a moment."""
+to go: another ``max_ongoing_requests``, say, takes each out for a tenth of a second."""
 
 LOOK_BACK: Final = 11.0
 """Seconds of which the most streams count; Ray Serve hears of them every ten."""
