@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import ray
 from ray import serve
@@ -186,7 +186,7 @@ class Placing(RequestRouter):
     Every proxy of Ray Serve has one.
     """
 
-    def initialize_state(self, *, path: str, keep: float) -> None:
+    def initialize_state(self, *, path: str, keep: float) -> None:  # type: ignore[override]
         """Take what :func:`application` gives.
 
         Args:
@@ -302,7 +302,7 @@ def application(make: Make, facts: dict[str, Any], scaling: Scaling, *, path: st
         scaling: How many replicas.
         path: See :meth:`Placing.initialize_state`.
     """
-    made = serve.deployment(
+    made: Any = serve.deployment(
         serve.ingress()(Replica),
         name="server",
         autoscaling_config=AutoscalingConfig(
@@ -322,7 +322,7 @@ def application(make: Make, facts: dict[str, Any], scaling: Scaling, *, path: st
         graceful_shutdown_timeout_s=scaling.drain_seconds + MARGIN,
         ray_actor_options={"num_cpus": scaling.cpus, "num_gpus": scaling.gpus},
         request_router_config=RequestRouterConfig(
-            request_router_class=f"{__name__}:{Placing.__name__}",
+            request_router_class=cast("Any", f"{__name__}:{Placing.__name__}"),
             request_router_kwargs={"path": path, "keep": scaling.drain_seconds + MARGIN},
         ),
         logging_config={"enable_access_log": False},
