@@ -593,7 +593,7 @@ def test_a_web_page_cannot_control(tmp_path):
 
     obeyed = []
 
-    def commands(line, *, plain):
+    def commands(line):
         obeyed.append(line)
         return {"ok": True}
 

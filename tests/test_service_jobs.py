@@ -380,14 +380,11 @@ def test_a_full_disk_pauses_a_job_which_goes_on(shop, me, clip, tmp_path, monkey
 def test_a_store_that_is_away_pauses_a_job_which_goes_on(shop, me, clip, monkeypatch):
     job = shop.add(shop.enrol(me), clip)
     with monkeypatch.context() as patched:
-        put = shop.files._system.open
 
-        def gone(path: str, mode: str = "rb", **more: Any) -> Any:
-            if mode == "wb":
-                raise ConnectionError("connection refused")
-            return put(path, mode, **more)
+        def gone(*_: Any) -> None:
+            raise ConnectionError("connection refused")
 
-        patched.setattr(shop.files._system, "open", gone)
+        patched.setattr(shop.files, "_make_room", gone)
         shop.executor.work_once()
         assert shop.job(job).problem["type"] == "urn:mien:problem:store"
         shop.clock.now += 6

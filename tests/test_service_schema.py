@@ -76,12 +76,16 @@ def test_schemathesis_finds_nothing(service, document):
             )
             @given(case=operation.as_strategy(generation_mode=mode))
             def ask(case):
+                # Random bytes fit the document's "binary", and are no photo. What is no file to
+                # the document comes as one with its words in it, of which verify says what it is.
+                left = ["positive_data_acceptance"]
+                if names[-1] == "POST /v1/verify":
+                    left.append("negative_data_rejection")
                 case.call_and_validate(
                     base_url=service.url,
                     session=session,
                     headers=headers,
-                    # Random bytes fit the document's "binary", and are no photo.
-                    excluded_checks=[checks.CHECKS.get_one("positive_data_acceptance")],
+                    excluded_checks=[checks.CHECKS.get_one(name) for name in left],
                 )
 
             with warnings.catch_warnings():

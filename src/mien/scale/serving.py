@@ -414,8 +414,8 @@ def running(
         yield
     finally:
         _leave()
-        if not there and not cluster.ours:
-            serve.shutdown()
+        if not there:
+            serve.shutdown()  # where the cluster is ours, too: else it is asked for again later
 
 
 def _leave() -> None:
