@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import subprocess
 import sys
+import weakref
 import zlib
 from fractions import Fraction
 from pathlib import Path
@@ -513,6 +515,20 @@ def test_trim_keeps_frames_and_sound_in_step(tmp_path):
     with open_source(path, start=0.5, end=1.5) as source:
         assert source.info.frames == 24
         assert source.info.duration == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_closed_file_lets_go_of_its_decoder(tmp_path):
+    path = make_clip(tmp_path / "in.mp4")
+    gc.disable()
+    try:
+        source = open_source(path)
+        next(iter(source))  # not read to its end
+        known = weakref.ref(source)
+        source.close()
+        del source
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 # --- video: what is refused, and what is left behind ------------------------------------------

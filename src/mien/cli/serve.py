@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -165,10 +164,6 @@ async def _served(
 
     from mien.serve import protocol
 
-    # For the processes that are started below: glibc gives each thread that computes an arena of
-    # its own, which keeps what it had. With two for all of them a loaded server takes 1.5 GB
-    # instead of 1.8.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -177,7 +177,7 @@ class VideoSource:
             self._converter.image(decoded), index, decoded.pts, self.time_base, origin=decoded
         )
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self) -> Generator[av.VideoFrame, None, None]:
         """Yield wanted frames with strictly increasing pts; damaged ones are passed over."""
         if self.start:
             with suppress(av.FFmpegError):  # what cannot be sought is read from its beginning
@@ -302,7 +302,9 @@ class VideoSource:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and end its decoder with its threads now: they are in a ring with it."""
+        with suppress(ValueError):  # still decoding, in a thread that is about to end
+            self._frames.close()
         self._container.close()
 
 

@@ -22,6 +22,7 @@ from mien.service.calls import Calls
 from mien.service.database import Database
 from mien.service.entrance import Entrance
 from mien.service.files import Files
+from mien.service.heap import keep_small
 from mien.service.limits import Rates
 from mien.service.metrics import Metrics
 from mien.service.outages import is_full
@@ -100,6 +101,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        keep_small()
         threads = to_thread.current_default_thread_limiter()
         threads.total_tokens += parts.settings.limits.waiting  # who waits keeps nobody else out
         start()

@@ -21,6 +21,7 @@ from mien import config
 from mien.errors import MediaError, MienError, Refused
 from mien.service import people
 from mien.service.database import Database
+from mien.service.heap import keep_small
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
 
@@ -56,6 +57,7 @@ def perform(  # noqa: PLR0917 - of a process
         connections: For words, and for packets.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then says stop
+    keep_small()
     # OpenCV, ONNX Runtime:
     from mien.serve.options import Boxes  # noqa: PLC0415
     from mien.serve.packets import Packets  # noqa: PLC0415

@@ -16,6 +16,7 @@ from mien.errors import MienError
 from mien.service.database import Database
 from mien.service.entrance import said as said_of
 from mien.service.files import Files
+from mien.service.heap import keep_small
 from mien.service.jobs import Jobs
 from mien.service.outages import is_full
 from mien.service.people import People, Watch, seal_key
@@ -53,6 +54,7 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
         chain: Of the models.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then says stop
+    keep_small()
     from mien.service.answering import Answering, warm  # noqa: PLC0415 - OpenCV, ONNX Runtime
 
     database = Database(settings.database_url)

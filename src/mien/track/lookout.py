@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ BACK_SEAT = 10
 
 
 class Lookout:
-    """Looks at one frame in a thread of its own, while those after it are worked on.
+    """Looks at one frame in another thread, while those after it are worked on.
 
     A look that is done is taken up with the next frame: where nobody was known then, somebody has
     come in. Faces move little in the two or three frames that it takes, and are fitted anew.
@@ -28,7 +29,6 @@ class Lookout:
 
     def __init__(self, look: Callable[[Image], Faces]) -> None:
         self._look = look
-        self._worker: ThreadPoolExecutor | None = None
         self._running: Future[Faces] | None = None
         self._known: Floats = np.zeros((0, 4), np.float32)
 
@@ -44,10 +44,8 @@ class Lookout:
             image: ``(H, W, 3)`` uint8 RGB; copied, since frames are painted on.
             known: ``(N, 4)`` boxes of those who are followed in it.
         """
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, "mien-lookout", initializer=_back_seat)
         self._known = known
-        self._running = self._worker.submit(self._look, image.copy())
+        self._running = _watchmen().submit(self._look, image.copy())
 
     def take(self) -> tuple[Faces, Floats] | None:
         """The faces of the last look and the boxes known when it began; None while it lasts."""
@@ -59,6 +57,14 @@ class Lookout:
     def drop(self) -> None:
         """Forget the look that was begun: the scene is another one now."""
         self._running = None
+
+
+@cache
+def _watchmen() -> ThreadPoolExecutor:
+    """For all streams of the process: threads of its own would outlive each that ends."""
+    return ThreadPoolExecutor(
+        max(1, (os.cpu_count() or 1) // 2), "mien-lookout", initializer=_back_seat
+    )
 
 
 def _back_seat() -> None:
