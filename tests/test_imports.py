@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "mien"
 
 LAYERS = (
-    {"types", "errors", "home", "signing"},
+    {"types", "errors", "home", "signing", "heap"},
     {"geometry", "runtime", "precision", "zoo", "config", "media"},
     {"detect", "landmarks", "embed", "track", "tracks", "motion", "generate", "mask", "blend",
      "enhance", "upscale", "quality", "segment", "fuse", "portrait", "eyes", "shape", "occlude"},

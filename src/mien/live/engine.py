@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from mien.errors import Refused, UsageError
+from mien.heap import keep_small
 from mien.live.capture import Capture
 from mien.live.changing import changed, standing
 from mien.live.counting import Ages, Rate, usually
@@ -121,6 +122,7 @@ class Engine:
             MediaError: The camera or an output cannot be opened.
             Refused: The policy does not allow it; see :mod:`mien.policy`.
         """
+        keep_small()
         self._journal.begin(self._look)
         self._turns = brisk()
         self._turns.__enter__()

@@ -16,13 +16,13 @@ from starlette.exceptions import HTTPException as PlainError
 
 from mien import __version__, config
 from mien.errors import MienError
+from mien.heap import keep_small
 from mien.service import people, problems
 from mien.service.asking import Service, sweep
 from mien.service.calls import Calls
 from mien.service.database import Database
 from mien.service.entrance import Entrance
 from mien.service.files import Files
-from mien.service.heap import keep_small
 from mien.service.limits import Rates
 from mien.service.metrics import Metrics
 from mien.service.outages import is_full

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mien import config
 from mien.errors import MediaError, MienError, Refused
+from mien.heap import keep_small
 from mien.service import people
 from mien.service.database import Database
-from mien.service.heap import keep_small
 from mien.service.problems import Problem
 from mien.service.settings import ServiceSettings
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mien import config
 from mien.errors import MienError
+from mien.heap import keep_small
 from mien.service.database import Database
 from mien.service.entrance import said as said_of
 from mien.service.files import Files
-from mien.service.heap import keep_small
 from mien.service.jobs import Jobs
 from mien.service.outages import is_full
 from mien.service.people import People, Watch, seal_key

@@ -8,7 +8,7 @@ import pytest
 WORK = """
 import ctypes, sys, time
 from pathlib import Path
-from mien.service import heap
+from mien import heap
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20

@@ -1,8 +1,8 @@
 """Memory that the C library keeps for a process that has freed it, given back to the system.
 
 glibc gives each thread that allocates at the same time as others a heap (arena) of its own, and a
-heap gives back only what is free at its end. A server with many threads and bodies of all sizes
-so keeps six times what it uses, and more with every hour.
+heap gives back only what is free at its end. What runs for hours with many threads, and with
+bodies or pictures of all sizes, so keeps several times what it uses, and more with every hour.
 """
 
 from __future__ import annotations
