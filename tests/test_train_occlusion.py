@@ -87,6 +87,23 @@ def test_unknown_key_in_the_configuration_is_named(root, tmp_path):
         occlusion.read_config(path)
 
 
+def test_later_pictures_of_a_photo_that_was_looked_at_are_marked_too(tmp_path):
+    photo, mesh, textures = scene()
+    photos = occlusion.Photos(photo[None], np.array(["a"]), mesh[None])
+    pool = occlusion.Pool(tmp_path, 3)
+    for n in range(3):
+        _, pool.matrices[n] = occluders.sample(
+            photo, mesh, textures, np.random.default_rng(n), kinds=[]
+        )
+    net = occlusion.Net((4, 4, 4, 4))
+    torch.nn.init.constant_(net.out.bias, 9.0)  # sure of everything
+    seen = {}
+    assert occlusion.relabel(net, photos, pool, seen, range(1)) == 1
+    assert occlusion.relabel(net, photos, pool, seen, range(1, 2)) == 1
+    assert (pool.pictures[:2, 6] == occlusion.SURE).mean() > 0.8
+    assert not pool.pictures[2].any()
+
+
 def test_training_runs_stops_and_goes_on(root, tmp_path):
     photo, mesh, _ = scene()
     rng = np.random.default_rng(0)

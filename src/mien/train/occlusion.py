@@ -378,16 +378,18 @@ def fill(config: Config, cache: Path) -> None:
         pool.filled[0] = n + 1
 
 
-def relabel(net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], every: bool) -> int:
+def relabel(
+    net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], which: range
+) -> int:
     """Mark in the pool what the network sees in the unaltered photos; returns how many pictures.
 
     Sure (above .8) becomes hidden, doubt (above .35) is left out of the loss, as is what is
-    suspected already. Photos are looked at once and remembered in ``seen``.
+    suspected already. Photos are looked at once and remembered in ``seen``. Of the pool the
+    pictures of ``which`` are marked.
     """
     changed = 0
-    ready = len(pool)
-    sources = pool.sources[:ready]
-    new = [int(i) for i in np.unique(sources) if int(i) not in seen]
+    sources = pool.sources
+    new = [int(i) for i in np.unique(sources[which]) if int(i) not in seen]
     for start in range(0, len(new), 64):
         part = new[start : start + 64]
         inputs = []
@@ -400,10 +402,8 @@ def relabel(net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], 
         p[p < 0.2] = 0
         for i, q in zip(part, p, strict=True):
             seen[i] = (q * 255).astype(np.uint8)
-    for n in range(ready):
+    for n in which:
         source = int(sources[n])
-        if not every and source not in new:
-            continue
         found = seen[source]
         suspected = pool.pictures[n, 6] == SUSPECTED
         if not found.any():
@@ -522,8 +522,9 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         if again or grown:
             if again:
                 seen.clear()
-            changed = relabel(average, photos, pool, seen, again)
-            known = len(pool)
+            ready = len(pool)  # it may grow meanwhile
+            changed = relabel(average, photos, pool, seen, range(0 if again else known, ready))
+            known = ready
             _say(log, {"step": step, "relabelled": changed})
         if step % config.every == 0 or step == config.steps:
             now = spent + time.monotonic() - started
