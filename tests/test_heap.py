@@ -48,3 +48,36 @@ def test_what_lies_between_others_is_given_back() -> None:
     assert left < full / 2  # a quarter is in use
     full, left = run("as ever")
     assert left > full / 2  # else this would test nothing
+
+
+CIRCLES = """
+import gc, sys, time, weakref
+from mien import heap
+
+class Picture:
+    pass
+
+heap.EVERY = 0.1
+heap.keep_small()
+gc.disable()  # as if too little was made for a collection
+if sys.argv[1] == "settled":
+    heap.settle()
+picture = Picture()
+picture.own = picture
+known = weakref.ref(picture)
+del picture
+until = time.monotonic() + (10 if sys.argv[1] == "settled" else 0.5)
+while known() is not None and time.monotonic() < until:
+    time.sleep(0.05)
+print(known() is None)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="heap is glibc's")
+def test_circles_go_too_once_all_is_loaded() -> None:
+    for how, gone in (("settled", "True"), ("not yet", "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", CIRCLES, how],
+            check=True, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.strip() == gone

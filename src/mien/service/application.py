@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException as PlainError
 
 from mien import __version__, config
 from mien.errors import MienError
-from mien.heap import keep_small
+from mien.heap import keep_small, settle
 from mien.service import people, problems
 from mien.service.asking import Service, sweep
 from mien.service.calls import Calls
@@ -102,6 +102,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         keep_small()
+        settle()
         threads = to_thread.current_default_thread_limiter()
         threads.total_tokens += parts.settings.limits.waiting  # who waits keeps nobody else out
         start()

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mien import config
 from mien.errors import MediaError, MienError, Refused
-from mien.heap import keep_small
+from mien.heap import keep_small, settle
 from mien.service import people
 from mien.service.database import Database
 from mien.service.problems import Problem
@@ -74,6 +74,7 @@ def perform(  # noqa: PLR0917 - of a process
     visitors = Visitors(board, link, Packets(connections[1]), boxes, perform=stage, quality=QUALITY)
     # Portraits are made ready beside the work on pictures, one at a time.
     beside = ThreadPoolExecutor(1, "mien-portraits")
+    settle()
     link.send("ready")
     try:
         for message in link:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mien import config
 from mien.errors import MienError
-from mien.heap import keep_small
+from mien.heap import keep_small, settle
 from mien.service.database import Database
 from mien.service.entrance import said as said_of
 from mien.service.files import Files
@@ -67,6 +67,7 @@ def work(name: str, pipe: Connection, settings: ServiceSettings, chain: config.S
 
     answering = Answering(settings, chain, people, watch)
     warm(answering.swapper)
+    settle()
     tell("ready", answering.about())
     threads = [
         threading.Thread(target=act, args=(stop,), name=f"mien-{named}", daemon=True)
