@@ -28,7 +28,7 @@ Kind = Literal["enrol", "swap", "verify"]
 Note = Callable[[str, dict[str, Any]], None]
 """What a worker tells besides: name and facts, for metrics."""
 
-QUEUED: Final = 20.0
+QUEUED: Final = 30.0
 """Seconds that a call waits for a worker at most."""
 
 WORTH: Final = 0.75
