@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mien import heap
+
 if TYPE_CHECKING:
     from mien.pipeline import Swapper
     from serviceserver import Running
@@ -40,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.TemporaryDirectory(prefix="mien-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name
+    # What tests of a server or an engine leave is no garbage of theirs: thousands of modules' worth.
+    heap.EVERY = 1e6
     # A shell's background jobs inherit a deaf SIGINT.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
