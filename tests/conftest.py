@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = tempfile.TemporaryDirectory(prefix="mien-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name
-    # What tests of a server or an engine leave is no garbage of theirs: thousands of modules' worth.
+    # A server in this process would look through what thousands of tests leave, every few seconds.
     heap.EVERY = 1e6
     # A shell's background jobs inherit a deaf SIGINT.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
