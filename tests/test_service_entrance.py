@@ -53,8 +53,10 @@ def test_the_answer_to_a_body_that_is_too_large_arrives(port, length):
 
 def test_the_answer_arrives_where_the_length_was_not_said(port):
     block = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    part = b'--x\r\nContent-Disposition: form-data; name="target"; filename="a"\r\n\r\n'
+    body = b"%x\r\n%s\r\n" % (len(part), part) + block * 40 + b"0\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), 20) as line:
-        line.sendall(head("Transfer-Encoding: chunked") + block * 40 + b"0\r\n\r\n")
+        line.sendall(head("Transfer-Encoding: chunked") + body)
         assert answered(line).startswith(b"HTTP/1.1 413 ")
 
 
