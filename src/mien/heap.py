@@ -19,18 +19,19 @@ from functools import cache
 from typing import Final
 
 EVERY: Final = 5.0
-"""Seconds."""
+"""Seconds between two times that memory is given back."""
 
 ARENAS: Final = 2
+"""Heaps that all threads share, unless the environment says otherwise (``MALLOC_ARENA_MAX``)."""
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 
 @cache
 def keep_small() -> None:
-    """From now on give back every few seconds what this process has freed; at once and only once.
+    """From now on give back every few seconds what this process has freed.
 
-    Does nothing where the C library is another one.
+    Further calls change nothing; nor does the first where the C library is another one.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "malloc_trim") or not hasattr(libc, "mallopt"):
