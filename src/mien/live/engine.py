@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from mien.errors import Refused, UsageError
-from mien.heap import keep_small, settle
+from mien.heap import keep_small
 from mien.live.capture import Capture
 from mien.live.changing import changed, standing
 from mien.live.counting import Ages, Rate, usually
@@ -134,7 +134,6 @@ class Engine:
             warm_up(
                 *(camera, self._stream, self._steps, self._look), sized=self._sized, fps=self._fps
             )
-            settle()
             if self.options.private:
                 self._witness = Witness(self._swapper.embed)
             if self._size != (0, 0):
