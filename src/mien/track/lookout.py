@@ -56,6 +56,8 @@ class Lookout:
 
     def drop(self) -> None:
         """Forget the look that was begun: the scene is another one now."""
+        if self._running is not None:
+            self._running.cancel()  # if it has not begun, nobody waits behind it
         self._running = None
 
 
