@@ -81,7 +81,7 @@ def test_unknown_key_in_the_configuration_is_named(root, tmp_path):
     good = (root / "configs/occlusion.toml").read_text()
     path = tmp_path / "c.toml"
     path.write_text(good)
-    assert occlusion.read_config(path).channels == (16, 32, 64, 80)
+    assert occlusion.read_config(path).channels == (32, 48, 80, 128)
     path.write_text(good + "\nspeed = 3\n")
     with pytest.raises(ValueError, match="speed"):
         occlusion.read_config(path)

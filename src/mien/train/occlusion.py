@@ -197,12 +197,13 @@ class Net(nn.Module):
 
     def __init__(self, channels: tuple[int, int, int, int]) -> None:
         super().__init__()
-        a, b, c, d = channels
+        a, b, c, d = channels  # at halves, quarters, eighths and sixteenths of the crop
         self.stem = nn.Conv2d(5, a, 6, 2, 2)
         self.e0 = nn.Conv2d(a, a, 3, 1, 1)
         self.d1, self.e1 = nn.Conv2d(a, b, 3, 2, 1), Block(b)
         self.d2, self.e2 = nn.Conv2d(b, c, 3, 2, 1), Block(c)
-        self.d3, self.e3 = nn.Conv2d(c, d, 3, 2, 1), Block(d)
+        # Whether a shadow belongs to a thing is decided where a cell sees most of the face.
+        self.d3, self.e3 = nn.Conv2d(c, d, 3, 2, 1), nn.Sequential(Block(d), Block(d))
         self.u2, self.f2 = nn.Conv2d(d, c, 1), nn.Conv2d(c, c, 3, 1, 1)
         self.u1, self.f1 = nn.Conv2d(c, b, 1), nn.Conv2d(b, b, 3, 1, 1)
         self.u0, self.f0 = nn.Conv2d(b, a, 1), nn.Conv2d(a, a, 3, 1, 1)
