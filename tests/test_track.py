@@ -441,7 +441,7 @@ class Beside:
     """Follows a scene whose thorough look lasts until it is let go."""
 
     def __init__(self, scene: Scene) -> None:
-        self.scene, self.go = scene, threading.Event()
+        self.scene, self.go, self.begun = scene, threading.Event(), threading.Event()
         self.tracker = track.Tracker(
             scene.quick, self.look, scene.fit, track.TrackOptions(thorough=5, beside=True)
         )
@@ -449,6 +449,7 @@ class Beside:
     def look(self, image: np.ndarray) -> Faces:
         seen = self.scene.thorough(image)
         if self.scene.time:
+            self.begun.set()
             assert self.go.wait(5)
         return seen
 
@@ -457,7 +458,10 @@ class Beside:
             self.tracker._lookout._running.exception(5)
         self.scene.time = time
         image = np.full((HEIGHT, WIDTH, 3), self.scene.backdrop(time), np.uint8)
-        return {self.scene.who(f): f.track for f in self.tracker(Frame(image, time))}
+        found = {self.scene.who(f): f.track for f in self.tracker(Frame(image, time))}
+        if self.tracker._lookout.busy:  # it looks at this time, however late its thread begins
+            assert self.begun.wait(5)
+        return found
 
 
 def comes(time: int) -> Walk:
