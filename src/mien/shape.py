@@ -28,8 +28,12 @@ MOST: Final = 0.06
 """Bound of a bend in parts of the distance that the mesh is high."""
 
 
-SEEN: Final = 0.4
-"""Pixels of a bend below which the frame is left as it is."""
+UNSEEN: Final = (0.4, 0.0025)
+"""What every shift is shortened by, in pixels and in parts of the height of the mesh, the larger.
+
+It is too little to be seen, and the frame need not be painted where no more would be bent: a third
+of the area.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,8 @@ def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     down /= max(float(np.linalg.norm(down)), 1e-6)
     flat = np.stack([q @ axis, q @ down], 1)
     size = float(np.linalg.norm(flat[list(STATIC)], axis=1).mean())
-    most = MOST * float(np.linalg.norm(p[152] - p[10]))
+    height = float(np.linalg.norm(p[152] - p[10]))
+    most = MOST * height
     wide = np.clip((portrait[:, 0] - own[:, 0]) * (share * size), -most, most)
     steps, taller = _heights(own, portrait)
     tall = np.clip(np.interp(own[:, 1], steps, taller) * (share * size), -most, most)
@@ -129,8 +134,11 @@ def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     edge = np.minimum(grid, CELLS - 1 - grid)
     room = np.minimum(edge[:, None], edge[None])
     fade = np.clip(room / np.maximum(room + off, 1e-3), 0, 1)
-    fade = fade * fade * (3 - 2 * fade)
-    return Bend((field * fade[..., None]).astype(np.float32), matrix)
+    field *= (fade * fade * (3 - 2 * fade))[..., None]
+    length = np.linalg.norm(field, axis=2, keepdims=True)
+    unseen = max(UNSEEN[0], UNSEEN[1] * height)
+    field *= np.maximum(1 - unseen / np.maximum(length, 1e-6), 0)
+    return Bend(field.astype(np.float32), matrix)
 
 
 def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:
@@ -144,7 +152,7 @@ def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:
 
 
 def reach(bend: Bend, width: int, height: int) -> Rect | None:
-    """The part of a frame that a bend moves visibly; None where there is none."""
+    """The part of a frame that a bend moves; None where there is none."""
     far = _far(bend)
     if not far.any():
         return None
@@ -179,8 +187,8 @@ def surroundings(frame: Frame, bend: Bend, region: Rect) -> Patch:
 
 
 def _far(bend: Bend) -> NDArray[np.bool_]:
-    """Cells that move visibly."""
-    return np.asarray(np.linalg.norm(bend.shift, axis=2) > SEEN)
+    """Cells that move."""
+    return np.asarray(bend.shift.any(2))
 
 
 def bent(crop: Image, bend: Bend, aligned: geometry.Matrix) -> Image:

@@ -35,7 +35,14 @@ class Layer(NamedTuple):
     alpha: Image
 
 
-def paint(image: Image, mesh: Floats, eyeballs: Eyeballs, *, blur: float = 0.0) -> list[Layer]:
+def paint(
+    image: Image,
+    mesh: Floats,
+    eyeballs: Eyeballs,
+    *,
+    blur: float = 0.0,
+    look: Sight | None = None,
+) -> list[Layer]:
     """The portrait's eyes for one frame.
 
     Args:
@@ -43,12 +50,13 @@ def paint(image: Image, mesh: Floats, eyeballs: Eyeballs, *, blur: float = 0.0) 
         mesh: ``(478, 3)`` of the target in pixels of the region.
         eyeballs: From :func:`prepare`.
         blur: Gaussian in pixels that makes what is painted as soft as the footage.
+        look: :func:`sight` of the mesh, if it is known.
 
     Returns:
         A layer for each eye that is open and in view; lay them over the region with
         :func:`over`.
     """
-    look = sight(mesh)
+    look = look or sight(mesh)
     radius = eyeballs.radius * look.distance
     radius = float(np.clip(radius, 0.9 * look.radius, 1.12 * look.radius))
     if radius < 1.0:
@@ -77,7 +85,7 @@ def over(image: Image, layers: list[Layer]) -> None:
         view[...] = cv2.blendLinear(top, view, weight, 1 - weight)
 
 
-def shut(image: Image, mesh: Floats) -> None:
+def shut(image: Image, mesh: Floats, look: Sight | None = None) -> None:
     """Take out of shut lids what slips through of the portrait's open eyes, in place.
 
     A mesh follows the edge of a lid to within a few hundredths of the eye's width, so that a
@@ -88,8 +96,9 @@ def shut(image: Image, mesh: Floats) -> None:
     Args:
         image: ``(h, w, 3)`` uint8 RGB, the region with the portrait painted on it.
         mesh: ``(478, 3)`` of the target in pixels of the region.
+        look: :func:`sight` of the mesh, if it is known.
     """
-    look = sight(mesh)
+    look = look or sight(mesh)
     height, width = image.shape[:2]
     for side in (0, 1):
         closed = 1 - float(look.open[side])

@@ -149,7 +149,7 @@ def match_fine(source: float, target: float) -> float:
     return float(np.clip(((target + 0.004) / (source + 0.004)) ** 0.8, 0.4, 1.0))
 
 
-STRIPS: Final = 8
+STRIPS: Final = 6
 """Strips across a face in which :func:`fineness` looks at its pixels."""
 
 ROWS: Final = 14

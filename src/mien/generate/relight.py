@@ -269,14 +269,15 @@ class RelightGenerator:
         local = points - np.array([region.x0, region.y0, 0], np.float32)
         sigma = _softness(painted, frame.image[region.slices()], cut, local, held, frame.index)
         if sigma > 0:
-            painted = np.asarray(cv2.GaussianBlur(painted, (0, 0), sigma), np.uint8)
+            painted = geometry.soften(painted, sigma)
         cut = np.asarray(cv2.convertScaleAbs(cut, alpha=facing), np.uint8)
         patches = [] if beside is None else [beside.result()]
         if eyeballs is not None:
-            eyes.shut(painted, local)
+            sight = eyes.sight(local)
+            eyes.shut(painted, local, sight)
             scene = _under(frame, region, patches)
             soft = float(np.hypot(lit.blur * _zoom(onto), sigma))
-            eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft))
+            eyes.over(painted, eyes.paint(scene, local, eyeballs, blur=soft, look=sight))
         shift = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
         return [*patches, Patch(painted, cut, shift)]
 
@@ -409,9 +410,9 @@ def _painted(  # noqa: PLR0917
         cv2.add(scaled, bias.block(rect), dst=image[rect.slices()], dtype=cv2.CV_8U)
         mask_[rect.slices()] = cut.block(rect)
     if lit.blur * zoom > 0.4:
-        image = np.asarray(cv2.GaussianBlur(image, (0, 0), lit.blur * zoom), np.uint8)
+        image = geometry.soften(image, lit.blur * zoom)
     if lit.fine < 0.97:
-        broad = cv2.GaussianBlur(image, (0, 0), max(zoom, 0.8))
+        broad = geometry.soften(image, max(zoom, 0.8))
         image = np.asarray(cv2.addWeighted(image, lit.fine, broad, 1 - lit.fine, 0), np.uint8)
     return image, mask_
 
