@@ -29,10 +29,10 @@ MOST: Final = 0.06
 
 
 UNSEEN: Final = (0.4, 0.0025)
-"""What every shift is shortened by, in pixels and in parts of the height of the mesh, the larger.
+"""A shift that is not seen, in pixels and in parts of the height of the mesh, the larger.
 
-It is too little to be seen, and the frame need not be painted where no more would be bent: a third
-of the area.
+Where no more would be bent the frame need not be painted, a third of the area. Shifts of up to
+two and a half times as much are shortened, so that nothing breaks between.
 """
 
 
@@ -137,7 +137,8 @@ def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     field *= (fade * fade * (3 - 2 * fade))[..., None]
     length = np.linalg.norm(field, axis=2, keepdims=True)
     unseen = max(UNSEEN[0], UNSEEN[1] * height)
-    field *= np.maximum(1 - unseen / np.maximum(length, 1e-6), 0)
+    grown = np.clip((length / unseen - 1) / 1.5, 0, 1)
+    field *= grown * grown * (3 - 2 * grown)
     return Bend(field.astype(np.float32), matrix)
 
 
