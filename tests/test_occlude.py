@@ -149,3 +149,18 @@ def test_a_hand_or_a_few_hairs_are_no_spectacles():
     hair = np.zeros((128, 128), np.float32)
     hair[:, 45] = 1
     np.testing.assert_array_equal(occlude.spectacles(hair, mesh), hair)
+
+
+def test_a_brow_that_is_mostly_seen_is_kept_and_one_that_is_not_is_given_up():
+    mesh = synthetic.mesh((64, 64), 98)
+    brows = [np.round(mesh[list(ring), :2]).astype(int) for ring in occlude.BROWS]
+    found = np.zeros((CROP, CROP), np.float32)
+    found[:, : brows[0][:, 0].min() + 3] = 1  # hair over the outer end of one
+    (x0, y0), (x1, y1) = brows[1].min(0), brows[1].max(0)
+    found[y0 - 3 : y1 + 4, x0 - 3 : x1 + 4] = 1  # a fringe over all of the other
+    out = occlude.spared(found, mesh)
+    inside = np.zeros((CROP, CROP), np.uint8)
+    cv2.fillPoly(inside, [brows[0]], 1)
+    assert out[inside > 0].max() < 0.2
+    assert out[:, 0].min() == 1
+    np.testing.assert_array_equal(out[:, x0 - 3 :], found[:, x0 - 3 :])

@@ -295,6 +295,38 @@ def test_eyes_of_the_portrait_or_of_the_target(network):
         assert mask_of(outs["portrait"][0], image)[y, x] > 127
 
 
+@pytest.mark.parametrize(("gape", "kept"), [(0.05, True), (0.8, False)])
+def test_lips_of_a_mouth_wide_open_are_left_away(network, gape, kept):
+    made = synthetic.portrait(384)
+    mesh = made.mesh.copy()
+    eyes_apart = np.linalg.norm(mesh[[33, 133]].mean(0) - mesh[[362, 263]].mean(0))
+    middle = mesh[[13, 14], 1].mean()
+    mesh[13, 1], mesh[14, 1] = middle - gape / 2 * eyes_apart, middle + gape / 2 * eyes_apart
+    make = RelightGenerator(network, None, PLAIN)
+    paint = make.prepare(person(synthetic.picture(384, 384, mesh), mesh)).paint
+    lips = np.round(mesh[[0, 17], :2].mean(0)).astype(int)  # between the lips' outer edges
+    assert (paint.own[0][lips[1], lips[0]] > 127) == kept
+    cheek = np.round(mesh[50, :2]).astype(int)
+    assert paint.own[0][cheek[1], cheek[0]] > 127
+
+
+def test_what_is_in_front_is_left_by_how_likely_it_is(network):
+    mesh, who = synthetic.mesh((120, 110), 150), synthetic.identity()
+    image = synthetic.picture(240, 220, mesh, skin=LIGHT)
+    shown = []
+    for likely in (0.0, 0.5, 0.8, 1.0):
+        make = RelightGenerator(
+            network, lambda crops, _, p=likely: np.full((len(crops), SIDE, SIDE), p, np.float32),
+            PLAIN,
+        )  # fmt: skip
+        make._prepared[who] = RelightGenerator(network, None, PLAIN).prepare(who)
+        patches = make(Frame(image), [synthetic.face(mesh)], [who])
+        shown.append(int(patches[-1].mask.max()) if patches else 0)
+    assert shown[0] == shown[1] == 255  # a doubt is no thing
+    assert 90 < shown[2] < 200
+    assert shown[3] == 0
+
+
 def test_another_shape_moves_the_surroundings_first(network):
     mesh, source = synthetic.mesh((150, 140), 180), synthetic.portrait(256)
     thin = source.mesh.copy()

@@ -77,6 +77,16 @@ def test_no_share_and_the_same_shape_move_nothing():
         np.testing.assert_allclose(still.moved(MESH), MESH, atol=1e-3)
 
 
+def test_what_is_not_seen_of_a_bend_is_left_out_and_nothing_breaks(monkeypatch):
+    length = np.linalg.norm(BEND.shift, axis=2)
+    monkeypatch.setattr(shape, "UNSEEN", (1e-6, 0.0))
+    whole = np.linalg.norm(bend_of(MESH, narrow(MESH, 0.85), 1.0).shift, axis=2)
+    assert (length > 0).sum() < 0.9 * (whole > 0.05).sum()
+    assert length.max() == pytest.approx(whole.max(), rel=1e-3)
+    steps = [np.abs(np.diff(v, axis=a)).max() for v in (length, whole) for a in (0, 1)]
+    assert max(steps[:2]) < 1.5 * max(steps[2:])
+
+
 @pytest.mark.parametrize(("factor", "sign"), [(0.85, -1), (1.15, 1)])
 def test_a_face_takes_on_the_breadth_of_the_portrait(factor: float, sign: int):
     widths = []

@@ -320,10 +320,15 @@ def overlap(a: ArrayLike, b: ArrayLike) -> Floats:
 
 def signed_areas(points: Floats, triangles: NDArray[np.integer]) -> Floats:
     """Twice the signed area of each triangle, ``(T,)``; the sign is the winding's."""
-    p = points[triangles, :2]
-    d1, d2 = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]
-    area: Floats = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
-    return area
+    a, b, c = _corners(points, triangles)
+    p, q = b - a, c - a
+    return np.asarray(p.real * q.imag - p.imag * q.real, np.float32)
+
+
+def _corners(points: Floats, triangles: NDArray[np.integer]) -> NDArray[np.complex64]:
+    """``(3, T)`` the corners of each triangle, x and y as one complex number."""
+    flat = np.ascontiguousarray(points[:, :2], np.float32).view(np.complex64)[:, 0]
+    return flat.take(triangles.T)
 
 
 def rasterise(
@@ -407,15 +412,16 @@ def triangle_maps(src: Floats, dst: Floats, triangles: NDArray[np.integer]) -> F
     Returns:
         ``(T, 2, 3)`` float32; a triangle without area in ``src`` maps to its first corner.
     """
-    s, d = src[triangles, :2], dst[triangles, :2]
-    s0, d0 = s[:, 0], d[:, 0]
-    (ax, ay), (bx, by) = (s[:, 1] - s0).T, (s[:, 2] - s0).T
-    det = ax * by - ay * bx
+    s0, s1, s2 = _corners(src, triangles)
+    d0, d1, d2 = _corners(dst, triangles)
+    a, b = s1 - s0, s2 - s0
+    det = a.real * b.imag - b.real * a.imag
     flat = np.abs(det) < 1e-6
-    inv = np.where(flat, 0, 1 / np.where(flat, 1, det))
-    da, db = (d[:, 1] - d0) * inv[:, None], (d[:, 2] - d0) * inv[:, None]
+    inv = np.where(flat, np.float32(0), 1 / np.where(flat, np.float32(1), det))
+    da, db = (d1 - d0) * inv, (d2 - d0) * inv
+    along, down = da * b.imag - db * a.imag, db * a.real - da * b.real
+    start = d0 - along * s0.real - down * s0.imag
     out = np.empty((len(triangles), 2, 3), np.float32)
-    out[:, :, 0] = da * by[:, None] - db * ay[:, None]
-    out[:, :, 1] = db * ax[:, None] - da * bx[:, None]
-    out[:, :, 2] = d0 - out[:, :, 0] * s0[:, :1] - out[:, :, 1] * s0[:, 1:]
+    for k, column in enumerate((along, down, start)):
+        out[:, 0, k], out[:, 1, k] = column.real, column.imag
     return out

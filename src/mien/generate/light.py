@@ -103,11 +103,15 @@ _LOG: Final = np.log(np.arange(256, dtype=np.float32) + 8)
 def detail(image: Image, weight: Floats) -> Detail:
     """Measure the detail of a face, ``(h, w, 3)`` uint8, where the ``(h, w)`` weight is."""
     log = np.asarray(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _LOG))
-    smooth, broad = cv2.GaussianBlur(log, (0, 0), 1.0), cv2.GaussianBlur(log, (0, 0), 6.0)
-    total = float(weight.sum()) + 1e-6
+    smooth = cv2.GaussianBlur(log, (7, 7), 1.0)
+    h, w = log.shape
+    half = cv2.resize(log, (max(1, w // 2), max(1, h // 2)), interpolation=cv2.INTER_AREA)
+    broad = cv2.resize(cv2.GaussianBlur(half, (0, 0), 3.0), (w, h), interpolation=cv2.INTER_LINEAR)
+    flat = weight.ravel()
+    total = float(flat.sum()) + 1e-6
 
     def spread(band: Floats) -> float:
-        return float(np.sqrt(float((band * band * weight).sum()) / total))
+        return float(np.sqrt(float((band * band).ravel() @ flat) / total))
 
     middle = spread(np.asarray(smooth - broad, np.float32))
     fine = spread(np.asarray(log - smooth, np.float32))

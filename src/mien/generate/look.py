@@ -118,8 +118,8 @@ def look(  # noqa: PLR0917
     side = one_sided(crop, cover, shared * theirs)
     h, w = crop.shape[:2]
     inputs = np.empty((CHANNELS, h, w), np.float32)
-    for n, plane in enumerate((*cv2.split(lit), *cv2.split(context))):
-        np.multiply(plane, np.float32(1 / 255), out=inputs[n])
+    for n, colours in ((0, lit), (3, context)):
+        np.multiply(colours.transpose(2, 0, 1), np.float32(1 / 255), out=inputs[n : n + 3])
     np.clip(inputs[:3], 0, 1, out=inputs[:3])
     inputs[6], inputs[7] = np.float32(1) - free, outline
     inputs[8], inputs[9] = flow.stretch, ours

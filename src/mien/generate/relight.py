@@ -71,6 +71,17 @@ LEAST: Final = 0.3
 """Share of a smaller change that is followed in one frame."""
 
 
+HIDDEN: Final = (0.6, 1.0)
+"""How likely something is in front of a face where painting begins to fade, and where it ends.
+
+On frames labelled by hand what is found overlaps best at 0.7. Of spectacles the rim of doubt around
+a thin frame is as wide as the frame, and it is the eyes of the person replaced: with all of it the
+right portrait was found in 73 of 100 swaps on people with spectacles, with this in 83.
+"""
+
+SURE: Final = (0.35, 0.65)
+"""The same for what is cleaned off a portrait, where half of a fringe left is worse."""
+
 OPAQUE: Final = 0.97
 """Share of the face above which nothing is seen through it."""
 
@@ -216,8 +227,9 @@ class RelightGenerator:
         crop = geometry.warp(image, aligned, motion.CROP, border=cv2.BORDER_REPLICATE)
         in_crop = geometry.transform(aligned, points)
         found = occlude.spectacles(self.occlude(crop[None], in_crop[None])[0], in_crop)
+        found = occlude.spared(found, in_crop)
         # Only what is sure is cleaned away: what a photo shows is more the person than a filling.
-        found = np.clip((found - 0.35) / 0.3, 0, 1)
+        found = np.clip((found - SURE[0]) / (SURE[1] - SURE[0]), 0, 1)
         size = (image.shape[1], image.shape[0])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return np.asarray(cv2.warpAffine(found, aligned, size, flags=flags), np.float32)
@@ -248,6 +260,8 @@ class RelightGenerator:
         in_crop = geometry.transform(aligned, points)
         cover = motion.cover(in_crop, CROP)
         occluded = self.occlude(crop[None], in_crop[None])[0] if self.occlude else None
+        if occluded is not None:
+            occluded = np.clip((occluded - HIDDEN[0]) / (HIDDEN[1] - HIDDEN[0]), 0, 1)
         paint = known.paint
         eyeballs = known.eyeballs if self.options.eyes == "portrait" else None
         ratio = _ratio(in_crop, paint.mesh)
