@@ -104,6 +104,31 @@ def test_later_pictures_of_a_photo_that_was_looked_at_are_marked_too(tmp_path):
     assert not pool.pictures[2].any()
 
 
+def test_what_the_network_found_by_itself_is_left_out_at_the_end(tmp_path):
+    pool = occlusion.Pool(tmp_path, 1)
+    pool.pictures[0, 4] = 255
+    pool.pictures[0, 6, :64] = occlusion.SURE
+    pool.filled[0] = 1
+    for drawn in (False, True):
+        _, label, weight = occlusion.batch_of(pool, 2, np.random.default_rng(0), drawn=drawn)
+        assert bool(label[:, :64].all()) is not drawn
+        assert bool(weight[:, :64].any()) is not drawn
+        assert weight[:, 64:].all()
+
+
+def test_the_rate_falls_twice(root):
+    config = replace(
+        occlusion.read_config(root / "configs/occlusion.toml"), steps=1000, finish=500, rate=1.0
+    )
+    rates = [occlusion.rate_of(config, step) for step in (0, 300, 999, 1000, 1200, 1499)]
+    assert rates[0] == pytest.approx(0.005)
+    assert rates[1] > 0.7
+    assert rates[2] < 0.03
+    assert rates[3] < 0.01
+    assert 0.3 < rates[4] < 0.5
+    assert rates[5] < 0.02
+
+
 def test_training_runs_stops_and_goes_on(root, tmp_path):
     photo, mesh, _ = scene()
     rng = np.random.default_rng(0)
@@ -112,11 +137,11 @@ def test_training_runs_stops_and_goes_on(root, tmp_path):
     np.savez(cache, images=images, people=np.array(list("abcd")), mesh=np.stack([mesh] * 4))
     config = replace(
         occlusion.read_config(root / "configs/occlusion.toml"),
-        cache=str(cache), work=str(tmp_path / "work"), pool=6, start=6, batch=2, steps=2,
-        relabel=(1,), every=2, channels=(4, 4, 4, 4),
+        cache=str(cache), work=str(tmp_path / "work"), pool=6, start=6, batch=2, steps=1,
+        finish=1, relabel=(1,), every=2, channels=(4, 4, 4, 4),
     )  # fmt: skip
     occlusion.train(config)
-    occlusion.train(replace(config, steps=3))
+    occlusion.train(replace(config, steps=2))
     log = (tmp_path / "work" / "log.jsonl").read_text()
     assert '"step": 3' in log
     assert '"from": 2' in log

@@ -9,7 +9,9 @@ shipped weights, and goes on from its last checkpoint if it was stopped:
    which nobody labelled. What looks like them by simple signs is left out of the loss. At the
    steps of ``relabel`` the network looks at the unaltered photos as well: what it is sure of
    becomes an occlusion, what it doubts is left out.
-4. The weights are written as ONNX into the work folder.
+4. In the last steps, ``finish``, only what was drawn counts: what the network finds by itself is
+   wider than what is there.
+5. The weights are written as ONNX into the work folder.
 """
 
 from __future__ import annotations
@@ -70,12 +72,12 @@ class Config:
     start: int
     batch: int
     steps: int
+    finish: int
     relabel: tuple[int, ...]
     rate: float
     channels: tuple[int, int, int, int]
     threads: int
     every: int
-    minutes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,8 +422,16 @@ def relabel(
     return changed
 
 
-def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(
+    pool: Pool, size: int, rng: np.random.Generator, *, drawn: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures from the pool, half of them mirrored, each in a light of its own.
+
+    Args:
+        pool: Filled.
+        size: How many pictures.
+        rng: Where chance comes from.
+        drawn: Leave out what the network is sure of itself, as well as what it doubts.
 
     Returns:
         Input ``(N, 5, h, w)`` 0..1, label ``(N, h, w)`` and weight ``(N, h, w)``.
@@ -434,13 +444,23 @@ def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, T
     bias = torch.from_numpy(rng.normal(0, 0.04, (size, 1, 1, 1)).astype(np.float32))
     t[:, :3] = (t[:, :3] * gain + bias).clamp(0, 1)
     label, doubt = t[:, 3], torch.from_numpy(x[:, 6])
-    counts = (doubt == 0) | (doubt == SURE) | (label > 0.5)
+    sure = (doubt == SURE) & (not drawn)
+    counts = (doubt == 0) | sure | (label > 0.5)
     weight = t[:, 4] * counts.float() + 0.03 * (1 - t[:, 4])
-    label = torch.maximum(label, (doubt == SURE).float())
+    label = torch.maximum(label, sure.float())
     return t[:, [0, 1, 2, 4, 5]].contiguous(memory_format=torch.channels_last), label, weight
 
 
 # Training -------------------------------------------------------------------------------------
+
+
+def rate_of(config: Config, step: int) -> float:
+    """The learning rate of a step: two falling half waves, the second, of the end, half as high."""
+    at, long, high = step, config.steps, config.rate
+    if step >= config.steps:
+        at, long, high = step - config.steps, config.finish, config.rate / 2
+    warm = min(1.0, (at + 1) / 200)
+    return high * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * at / long)))
 
 
 def overlap(net: nn.Module, pictures: Image) -> float:
@@ -493,18 +513,12 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     while len(pool) < min(config.start, config.pool):
         time.sleep(1)
     started, total, known = time.monotonic(), 0.0, len(pool)
-    while step < config.steps:
-        now = spent + time.monotonic() - started
-        if config.minutes and now > config.minutes * 60:
-            break
-        progress = step / config.steps
-        if config.minutes:
-            progress = max(progress, now / (config.minutes * 60))
+    last = config.steps + config.finish
+    while step < last:
         for group in adam.param_groups:
-            warm = min(1.0, (step + 1) / 200)
-            falling = 0.5 * (1 + math.cos(math.pi * progress))
-            group["lr"] = config.rate * warm * (0.02 + 0.98 * falling)
-        x, label, weight = batch_of(pool, config.batch, np.random.default_rng((config.seed, step)))
+            group["lr"] = rate_of(config, step)
+        rng = np.random.default_rng((config.seed, step))
+        x, label, weight = batch_of(pool, config.batch, rng, drawn=step >= config.steps)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
         loss = loss_of(logits.float(), label, weight)
@@ -527,7 +541,7 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
             changed = relabel(average, photos, pool, seen, range(0 if again else known, ready))
             known = ready
             _say(log, {"step": step, "relabelled": changed})
-        if step % config.every == 0 or step == config.steps:
+        if step % config.every == 0 or step == last:
             now = spent + time.monotonic() - started
             row = {
                 "step": step, "loss": round(total / config.every, 4), "pool": len(pool),
