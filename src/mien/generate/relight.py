@@ -71,7 +71,7 @@ LEAST: Final = 0.3
 """Share of a smaller change that is followed in one frame."""
 
 
-HIDDEN: Final = (0.6, 1.0)
+HIDDEN: Final = (0.7, 1.0)
 """How likely something is in front of a face where painting begins to fade, and where it ends.
 
 On frames labelled by hand what is found overlaps best at 0.7. Of spectacles the rim of doubt around

@@ -69,7 +69,7 @@ def fuse(
             better &= merit < 0.3
         # Half a brow of one photo and half of another make no brow; a mirrored eye squints.
         for number, ring in enumerate(pairs):
-            gone = float((known[ring] < 0.3).mean()) > 0.25 and float(seen[ring].mean()) > 0.8
+            gone = float((known[ring] < 0.3).mean()) > 0.25 and float(seen[ring].mean()) > 0.6
             better[ring] = gone and not (view.mirrored and number < 2)
         take = cv2.erode(better.astype(np.float32), np.ones((3, 3), np.uint8))
         take = np.minimum(cv2.GaussianBlur(cv2.dilate(take, np.ones((5, 5))), (0, 0), 2.0), 1)
