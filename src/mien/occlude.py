@@ -101,8 +101,8 @@ def spectacles(found: Floats, mesh: Floats) -> Floats:
     return np.asarray(np.maximum(found, soft * np.minimum(1.6 * around, 1)), np.float32)
 
 
-SPARED: Final = 0.3
-"""Share of a brow that may be hidden without its being given up."""
+SPARED: Final = 0.17
+"""Share of a brow that may be hidden without its being taken from the other side or given up."""
 
 
 def spared(found: Floats, mesh: Floats) -> Floats:
