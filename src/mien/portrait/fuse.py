@@ -184,7 +184,7 @@ def own_of(
     made_up = np.zeros((h, w), np.float32)
     for brow in (LEFT_BROW, RIGHT_BROW):
         ring = features(flow, mesh, 0.0, (brow,)) > 0.5
-        if float((filled[ring] > 0.5).mean()) > 0.5:
+        if float((filled[ring] > 0.5).mean()) > 0.25:
             made_up = np.maximum(made_up, features(flow, mesh, 0.035, (brow,)))
     own = (
         (1 - (1 - sure) * rim * (1 - filled))
