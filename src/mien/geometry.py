@@ -352,10 +352,12 @@ def rasterise(
         ``(height, width)`` int32, index into ``triangles``.
     """
     order = np.argsort(-depth, kind="stable").astype(np.int32)
-    p = points[triangles[order], :2].astype(np.float32)
-    x, y = p[..., 0], p[..., 1]
-    y0 = np.clip(np.ceil(y.min(1)), 0, height).astype(np.int32)
-    y1 = np.clip(np.floor(y.max(1)) + 1, 0, height).astype(np.int32)
+    corners = _corners(points, triangles[order])
+    x, y = corners.real.T, corners.imag.T
+    low, high = np.minimum(y[:, 0], y[:, 1]), np.maximum(y[:, 0], y[:, 1])
+    low, high = np.minimum(low, y[:, 2]), np.maximum(high, y[:, 2])
+    y0 = np.clip(np.ceil(low), 0, height).astype(np.int32)
+    y1 = np.clip(np.floor(high) + 1, 0, height).astype(np.int32)
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
     out = np.full(height * width, -1, np.int32)
     keep = np.flatnonzero((y1 > y0) & (np.abs(area) > 1e-6))

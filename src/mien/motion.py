@@ -174,7 +174,7 @@ def cover(target: Floats, region: Rect, *, grid: int = GRID) -> Cover:
     mesh = _cells(extended(target), region, w, h)
     topo = topology()
     area = geometry.signed_areas(mesh, topo.triangles)
-    depth = mesh[topo.triangles, 2].mean(1)
+    depth = mesh[:, 2].take(topo.triangles.T).mean(0)
     depth[topo.filled :] += 1e4  # the skirt is behind everything
     # The surface's winding as most of the face has it; what is turned away is not drawn.
     front = area * np.sign(area[: topo.surface].sum()) > 0

@@ -179,9 +179,15 @@ def surroundings(frame: Frame, bend: Bend, region: Rect) -> Patch:
     onto[:, 2] -= (region.x0, region.y0)
     lookup = geometry.Enlarged(-bend.shift, onto, size, np.eye(2, 3))
     scene = frame.image[region.slices()]
-    image = scene.copy()
+    image, done = np.empty_like(scene), 0
     for rect in geometry.blocks(_far(bend), onto, size):
+        rows = slice(rect.y0, rect.y1)
+        image[done : rect.y0] = scene[done : rect.y0]
+        image[rows, : rect.x0] = scene[rows, : rect.x0]
+        image[rows, rect.x1 :] = scene[rows, rect.x1 :]
         geometry.sample(scene, lookup.block(rect), image[rect.slices()])
+        done = rect.y1
+    image[done:] = scene[done:]
     full = np.full(image.shape[:2], 255, np.uint8)
     matrix = np.array([[1.0, 0.0, -region.x0], [0.0, 1.0, -region.y0]])
     return Patch(np.asarray(image, np.uint8), full, matrix, surround=True)
