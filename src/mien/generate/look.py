@@ -124,7 +124,7 @@ def look(  # noqa: PLR0917
     inputs[6], inputs[7] = np.float32(1) - free, outline
     inputs[8], inputs[9] = flow.stretch, ours
     inputs[10], inputs[11], inputs[12] = side, strength, float(eyes)
-    # Half of that, too: with all of it one portrait less in a hundred was recognised.
+    # Half of that, too: detail is the person as well.
     soft = 0.5 * light.match_sharpness(rough * here.sharpness, there.sharpness)
     # What is made soft has lost its fine detail by that.
     fine = light.match_fine(gamma * here.fine, there.fine) if soft == 0 else 1.0
