@@ -449,10 +449,9 @@ def test_an_identity_generator_gives_the_frame_back(contract: Contract, boost: i
     ]  # fmt: skip
     for centre, height, roll in spots:
         face = synthetic.face(synthetic.mesh(centre, height, roll=roll))
-        away = np.abs(render(made_by, image, [face]).astype(int) - image)
-        assert away.max() <= 2, (centre, height, roll)
-        # Sampled there and back, and mixed by a soft mask: few values are rounded twice.
-        assert (away > 1).sum() < 10, (centre, height, roll)
+        back = render(made_by, image, [face])
+        most = 2 if contract.dfm else 1  # its colours are matched, which rounds once more
+        assert np.abs(back.astype(int) - image).max() <= most, (centre, height, roll)
 
 
 def test_a_face_with_five_points_alone_will_do(folder: Folder):

@@ -310,6 +310,5 @@ def test_mien_live_shows_swapped_frames(chromium, performing, way):
     away = [np.abs(image - frame) for frame in raw]
     corner = [float(a[: height // 4, : width // 5].mean()) for a in away]
     middle = slice(height * 5 // 16, height * 3 // 4), slice(width * 3 // 8, width * 9 // 16)
-    # The background is the clip's, as well as a busy machine's coarser pictures show it.
-    assert min(corner) < 8
+    assert min(corner) < (5 if way == "socket" else 8)  # the background is the clip's
     assert min(float(a[middle].mean()) for a in away) > 8  # the face is not, in any of its frames

@@ -11,12 +11,12 @@ import numpy as np
 from mien import motion, portrait
 from mien.generate import light
 from mien.generate import mesh as mesh_
-from mien.landmarks import OUTER_LIPS
+from mien.landmarks import OUTER_LIPS, mouth_opening
 from mien.types import Floats, Image, Portrait
 
-GAPE: Final = (0.25, 0.5)
-"""Opening of a mouth in parts of the distance between the eyes up to which a portrait's lips are
-painted, and from which on they are not."""
+GAPE: Final = (0.35, 0.7)
+"""Opening of a mouth, height over width, up to which a portrait's lips are painted, and from which
+on they are not."""
 
 
 def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
@@ -59,10 +59,7 @@ def _without_gape(own: Image, mesh: Floats) -> Image:
         own: ``(S, S)`` uint8.
         mesh: ``(468+, 3)`` in its pixels.
     """
-    apart = float(np.linalg.norm(mesh[13] - mesh[14]))
-    eyes_apart = np.linalg.norm(mesh[[33, 133]].mean(0) - mesh[[362, 263]].mean(0))
-    gape = apart / max(float(eyes_apart), 1.0)
-    share = float(np.clip((gape - GAPE[0]) / (GAPE[1] - GAPE[0]), 0, 1))
+    share = float(np.clip((mouth_opening(mesh) - GAPE[0]) / (GAPE[1] - GAPE[0]), 0, 1))
     if share == 0:
         return own
     ring = mesh[list(OUTER_LIPS), :2]
