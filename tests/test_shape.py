@@ -173,3 +173,30 @@ def test_the_bent_crop_is_the_crop_of_the_bent_frame():
     got = shape.bent(crop, BEND, aligned)
     assert np.abs(got.astype(int) - want).mean() < 4
     assert np.abs(crop.astype(int) - want).mean() > 8
+
+
+def test_a_smile_keeps_most_of_its_breadth(monkeypatch):
+    middle = MESH[shape.LIPS, :2].mean(0)
+    near = np.exp(-((np.linalg.norm(MESH[:, :2] - middle, axis=1) / 60) ** 2))
+    smile = MESH.copy()
+    smile[:, 0] += 0.3 * near * (MESH[:, 0] - middle[0])  # cheeks go along with lips
+
+    def breadth(mesh):
+        return float(mesh[291, 0] - mesh[61, 0])
+
+    def kept():
+        moved = bend_of(smile, MESH, 1.0).moved(smile)
+        return (breadth(moved) - breadth(MESH)) / (breadth(smile) - breadth(MESH))
+
+    assert 0.5 < kept() < 0.75
+    monkeypatch.setattr(shape, "SPOKEN", 1.0)
+    assert kept() < 0.3
+
+
+def test_the_rest_of_the_face_is_taken_over_as_if_the_mouth_were_no_exception(monkeypatch):
+    other = narrow(MESH, 0.9)
+    other[:, 1] += 0.02 * (MESH[:, 0] - MESH[1, 0]) ** 2 / 60
+    now = bend_of(MESH, other, 1.0).moved(MESH)
+    monkeypatch.setattr(shape, "SPOKEN", 1.0)
+    away = [10, 234, 454, 127, 356, 33, 263, 172, 397, 152]  # outline and eyes
+    np.testing.assert_allclose(now[away], bend_of(MESH, other, 1.0).moved(MESH)[away], atol=0.3)

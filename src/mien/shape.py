@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import geometry, motion
-from mien.landmarks import OVAL
+from mien.landmarks import INNER_LIPS, OUTER_LIPS, OVAL
 from mien.types import Floats, Frame, Image, Patch, Rect
 
 CELLS: Final = 48
@@ -27,6 +27,15 @@ WIDE: Final = 1.25
 MOST: Final = 0.06
 """Bound of a bend in parts of the distance that the mesh is high."""
 
+
+SPOKEN: Final = 0.37
+"""Share of a difference in the mouth's breadth that is the person's; the rest is a smile or a word.
+
+Breadth of the mouth in the unit of :func:`frontal` over 12,971 photos of 5,663 people: standard
+deviation .056 between people and .074 between photos of one, .056² / (.056² + .074²).
+"""
+
+LIPS: Final = sorted({*INNER_LIPS, *OUTER_LIPS})
 
 UNSEEN: Final = (0.4, 0.0025)
 """A shift that is not seen, in pixels and in parts of the height of the mesh, the larger.
@@ -110,7 +119,8 @@ def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     size = float(np.linalg.norm(flat[list(STATIC)], axis=1).mean())
     height = float(np.linalg.norm(p[152] - p[10]))
     most = MOST * height
-    wide = np.clip((portrait[:, 0] - own[:, 0]) * (share * size), -most, most)
+    broader = (portrait[:, 0] - own[:, 0]) * (1 - (1 - SPOKEN) * _mouth(own))
+    wide = np.clip(broader * (share * size), -most, most)
     steps, taller = _heights(own, portrait)
     tall = np.clip(np.interp(own[:, 1], steps, taller) * (share * size), -most, most)
     shift = wide[:, None] * axis[:2] + tall[:, None] * down[:2]
@@ -140,6 +150,14 @@ def bend(mesh: Floats, own: Floats, portrait: Floats, share: float) -> Bend:
     grown = np.clip((length / unseen - 1) / 1.5, 0, 1)
     field *= grown * grown * (3 - 2 * grown)
     return Bend(field.astype(np.float32), matrix)
+
+
+def _mouth(own: Floats) -> Floats:
+    """``(468,)`` how near to the lips a point is: 1 on them, 0 from as far as they are broad."""
+    lips = own[LIPS]
+    low, high = lips.min(0), lips.max(0)
+    away = (own - (low + high) / 2) / np.maximum((high - low) / 2, 1e-3)
+    return np.asarray(np.clip(2 - np.hypot(away[:, 0], away[:, 1]), 0, 1), np.float32)
 
 
 def _heights(own: Floats, portrait: Floats) -> tuple[Floats, Floats]:

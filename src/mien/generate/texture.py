@@ -19,12 +19,16 @@ GAPE: Final = (0.35, 0.7)
 on they are not."""
 
 
-def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
-    """What is painted: the photo itself where it shows the face, else what was restored.
+DARK: Final = (0.12, 0.18)
+"""Share of a face too dark for its light to be evened, up to which the evened portrait is painted,
+and from which on it is not: where half of a face is guessed it is no longer recognised."""
 
-    The restored portrait is lit alike all over, for which light and shade of the photo had to be
-    guessed; what the photo shows is more the person than that. A photo that was turned to the
-    front is used as it was restored.
+
+def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
+    """What is painted: the restored portrait, which is lit alike all over.
+
+    Of a photo with much deep shadow only what it hides is taken from there. What it shows is
+    painted in its own light, less the broad light from one side.
 
     Args:
         first: The best photo.
@@ -43,10 +47,12 @@ def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
     sure = seen + np.float32(1e-3)
     gain, bias = light.light(clean.image, sure, plain.levels[0], sure)
     filled = light.apply(clean.image, gain, bias)
-    image = cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen)
+    image = np.asarray(cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen), np.uint8)
+    guessed = float(np.clip((clean.dark - DARK[0]) / (DARK[1] - DARK[0]), 0, 1))
+    image = np.asarray(cv2.addWeighted(image, guessed, clean.image, 1 - guessed, 0), np.uint8)
     own = plain.own[0] * seen + clean.own * (1 - seen)
     own = _without_gape(own.astype(np.uint8), clean.mesh)
-    return mesh_.pyramid(np.asarray(image, np.uint8), own, mesh)
+    return mesh_.pyramid(image, own, mesh)
 
 
 def _without_gape(own: Image, mesh: Floats) -> Image:

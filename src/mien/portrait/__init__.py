@@ -43,6 +43,7 @@ class Restored:
         trust: ``(S, S)`` uint8: 255 seen in the first photo, about 200 in a further one, 130
             taken from the other side of the face, 60 continued from the skin around.
         grey: The first photo has no colour; the caller takes colour from the target.
+        dark: Share of the first photo's bare face that was too dark for its light to be evened.
     """
 
     image: Image
@@ -50,6 +51,7 @@ class Restored:
     own: Image
     trust: Image
     grey: bool
+    dark: float
 
 
 def restore(portraits: Sequence[Portrait], occluded: Occluded | None = None) -> Restored:
@@ -99,4 +101,4 @@ def restore(portraits: Sequence[Portrait], occluded: Occluded | None = None) -> 
         255 * enlarge(own_of(image, known, np.clip(2 - 4 * trust, 0, 1), flow, mesh), image)
     )
     trusted[y, x] = np.round(255 * enlarge(trust, image))
-    return Restored(whole, mesh, owned, trusted, first.grey)
+    return Restored(whole, mesh, owned, trusted, first.grey, first.dark())

@@ -82,12 +82,18 @@ def even(image: Image, mesh: Floats, bare: Floats) -> tuple[Image, Floats]:
 
 
 def _relit(part: Image, light: Floats) -> Image:
-    """Divide an image by light in log colour; noise of dark places is not enlarged with them."""
+    """Divide an image by light in log colour; noise of dark places is not enlarged with them.
+
+    The light is enlarged by the image's own edges: that of a shadow lies elsewhere by a pixel or
+    two in what was found on the grid, and would stay as a bright streak beside a dark one.
+    """
     size = part.shape[1::-1]
-    large = cv2.resize(light, size, interpolation=cv2.INTER_CUBIC)
     log = np.log(part.astype(np.float32) + 4)
     luma = np.asarray(log.mean(2), np.float32)
-    smooth = guided(luma, log, np.ones(luma.shape, np.float32), 0.008 * size[0] + 1, 0.02)
+    whole = np.ones(luma.shape, np.float32)
+    large = cv2.resize(light, size, interpolation=cv2.INTER_CUBIC)
+    large = guided(luma, np.asarray(large, np.float32), whole, 0.02 * size[0] + 1, 0.004)
+    smooth = guided(luma, log, whole, 0.008 * size[0] + 1, 0.02)
     damped = np.exp(np.minimum(large.mean(2, keepdims=True), 0))
     out = np.exp(smooth - large + (log - smooth) * damped) - 4
     return np.asarray(np.clip(out + 0.5, 0, 255), np.uint8)

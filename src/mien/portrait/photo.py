@@ -50,6 +50,12 @@ class Photo(NamedTuple):
         lit, shade = even(image, mesh, bare)
         return Photo(lit, mesh, region, np.dstack([bare, skin, shade]), is_grey(image, mesh))
 
+    def dark(self) -> float:
+        """Share of the bare face that is too dark for its light to be evened."""
+        flow = motion.field(self.mesh, motion.extended(self.mesh), self.region, grid=CELLS)
+        bare = self.maps[..., 0] * (flow.inside > 0)
+        return float((bare * self.maps[..., 2]).sum() / max(float(bare.sum()), 1.0))
+
 
 def is_grey(image: Image, mesh: Floats) -> bool:
     """Whether a portrait is black and white, by the colour of the face's skin."""
