@@ -7,11 +7,9 @@ shipped weights, and goes on from its last checkpoint if it was stopped:
 2. A second process draws a pool of pictures with things in front of the face.
 3. The network is trained on the pool. The photos have spectacles, fringes and hands of their own,
    which nobody labelled. What looks like them by simple signs is left out of the loss. At the
-   steps of ``relabel`` the network looks at the unaltered photos as well: what it is sure of
-   becomes an occlusion, what it doubts is left out.
-4. In the last steps, ``finish``, only what was drawn counts: what the network finds by itself is
-   wider than what is there.
-5. The weights are written as ONNX into the work folder.
+   steps of ``relabel`` the network looks at the unaltered photos: what it takes for hidden is
+   left out as well, and signs where it sees nothing are dropped.
+4. The weights are written as ONNX into the work folder.
 """
 
 from __future__ import annotations
@@ -47,17 +45,11 @@ from mien.train import occluders
 from mien.types import Floats, Frame, Image
 
 PLANES: Final = 7
-"""Of a picture in the pool: RGB, label, contour, features, and what the photo itself may have in
-front of the face: :data:`DOUBTED`, :data:`SURE` or :data:`SUSPECTED`."""
+"""Of a picture in the pool: RGB, label, contour, features, and 1 where the photo itself may have
+something in front of the face, which is left out of the loss."""
 
-DOUBTED: Final = 1
-"""The network is not sure: left out of the loss."""
-
-SURE: Final = 2
-"""The network is sure: hidden."""
-
-SUSPECTED: Final = 3
-"""Simple signs say so: left out of the loss, whatever the network overlooks."""
+SEEN: Final = 12
+"""So many hidden pixels the network must see where simple signs speak of a thing, or they err."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,6 @@ class Config:
     start: int
     batch: int
     steps: int
-    finish: int
     relabel: tuple[int, ...]
     rate: float
     channels: tuple[int, int, int, int]
@@ -261,10 +252,12 @@ def loss_of(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """
     entropy = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
     bce = (entropy * weight).sum() / weight.sum().clamp(min=1)
-    p = torch.sigmoid(logits)
-    both = (p * label * weight).sum((1, 2))
-    either = ((p + label - p * label) * weight).sum((1, 2))
-    has = (label * weight).sum((1, 2)) > 8
+    # As it is measured: half covered is hidden or is not. With soft labels what is covered by
+    # less than half would gain by being called hidden.
+    p, hard = torch.sigmoid(logits), (label > 0.5).float()
+    both = (p * hard * weight).sum((1, 2))
+    either = ((p + hard - p * hard) * weight).sum((1, 2))
+    has = (hard * weight).sum((1, 2)) > 8
     overlap = torch.where(has, 1 - both / either.clamp(min=1), 0.0)
     whole = 1 - both.sum() / either.sum().clamp(min=1)
     return bce + 0.3 * overlap.mean() + 0.3 * whole
@@ -285,7 +278,7 @@ def picture(
     out[:3] = s.image.transpose(2, 0, 1)
     out[3] = s.label
     out[4:6] = occlude.guide(s.mesh).transpose(2, 0, 1)
-    out[6] = np.where(carried(suspected(image, mesh), mesh, matrix) > 0, SUSPECTED, 0)
+    out[6] = carried(suspected(image, mesh), mesh, matrix)
     return out, matrix
 
 
@@ -381,57 +374,56 @@ def fill(config: Config, cache: Path) -> None:
         pool.filled[0] = n + 1
 
 
+def doubted(net: nn.Module, photos: Photos, which: list[int]) -> Image:
+    """Where unaltered photos may have something in front of the face, now that a network looks.
+
+    What it takes for hidden (above .35) is in doubt, with a pixel around it. Simple signs count
+    only where it sees something as well: most of them are a beard's shadow or a dark eye, and
+    a network that never learns them as skin paints things wider than they are.
+
+    Returns:
+        ``(len(which), CROP, CROP)`` uint8 of the aligned crops, 1 in doubt.
+    """
+    inputs = []
+    for i in which:
+        m = aligned(photos.mesh[i], CROP)
+        crop = geometry.warp(photos.images[i], m, CROP)
+        guide = occlude.guide(geometry.transform(m, photos.mesh[i]))
+        inputs.append(np.concatenate([crop, guide], 2))
+    found = _predict(net, torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2))
+    out = (found > 0.35).astype(np.uint8)
+    for i, p, plane in zip(which, found, out, strict=True):
+        plane[:] = cv2.dilate(plane, np.ones((3, 3), np.uint8))
+        count, parts = cv2.connectedComponents(suspected(photos.images[i], photos.mesh[i]))
+        seen = np.bincount(parts[p > 0.5], minlength=count) > SEEN
+        seen[0] = False
+        np.maximum(plane, seen[parts], out=plane)
+    return out
+
+
 def relabel(
     net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], which: range
-) -> int:
-    """Mark in the pool what the network sees in the unaltered photos; returns how many pictures.
+) -> float:
+    """Mark in the pool what is :func:`doubted`; returns the share of pixels left out.
 
-    Sure (above .8) becomes hidden, doubt (above .35) is left out of the loss, as is what is
-    suspected already. Photos are looked at once and remembered in ``seen``. Of the pool the
-    pictures of ``which`` are marked.
+    Photos are looked at once and remembered in ``seen``. Of the pool the pictures of ``which``
+    are marked.
     """
-    changed = 0
-    sources = pool.sources
+    sources, left = pool.sources, 0.0
     new = [int(i) for i in np.unique(sources[which]) if int(i) not in seen]
     for start in range(0, len(new), 64):
         part = new[start : start + 64]
-        inputs = []
-        for i in part:
-            m = aligned(photos.mesh[i], CROP)
-            crop = geometry.warp(photos.images[i], m, CROP)
-            guide = occlude.guide(geometry.transform(m, photos.mesh[i]))
-            inputs.append(np.concatenate([crop, guide], 2))
-        p = _predict(net, torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2))
-        p[p < 0.2] = 0
-        for i, q in zip(part, p, strict=True):
-            seen[i] = (q * 255).astype(np.uint8)
+        seen.update(zip(part, doubted(net, photos, part), strict=True))
     for n in which:
         source = int(sources[n])
-        found = seen[source]
-        suspected = pool.pictures[n, 6] == SUSPECTED
-        if not found.any():
-            pool.pictures[n, 6] = np.where(suspected, SUSPECTED, 0)
-            continue
-        here = carried(found, photos.mesh[source], pool.matrices[n])
-        around = cv2.dilate(here, np.ones((3, 3), np.uint8))
-        doubt = np.where(around > 90, DOUBTED, 0)
-        doubt[suspected] = SUSPECTED
-        doubt[here > 204] = SURE
-        pool.pictures[n, 6] = doubt
-        changed += int(doubt.any())
-    return changed
+        plane = carried(seen[source], photos.mesh[source], pool.matrices[n])
+        pool.pictures[n, 6] = plane
+        left += float(plane.mean())
+    return left / max(len(which), 1)
 
 
-def batch_of(
-    pool: Pool, size: int, rng: np.random.Generator, *, drawn: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures from the pool, half of them mirrored, each in a light of its own.
-
-    Args:
-        pool: Filled.
-        size: How many pictures.
-        rng: Where chance comes from.
-        drawn: Leave out what the network is sure of itself, as well as what it doubts.
 
     Returns:
         Input ``(N, 5, h, w)`` 0..1, label ``(N, h, w)`` and weight ``(N, h, w)``.
@@ -443,11 +435,9 @@ def batch_of(
     gain = torch.from_numpy(np.exp(rng.normal(0, 0.12, (size, 3, 1, 1))).astype(np.float32))
     bias = torch.from_numpy(rng.normal(0, 0.04, (size, 1, 1, 1)).astype(np.float32))
     t[:, :3] = (t[:, :3] * gain + bias).clamp(0, 1)
-    label, doubt = t[:, 3], torch.from_numpy(x[:, 6])
-    sure = (doubt == SURE) & (not drawn)
-    counts = (doubt == 0) | sure | (label > 0.5)
+    label = t[:, 3]
+    counts = (torch.from_numpy(x[:, 6]) == 0) | (label > 0.5)
     weight = t[:, 4] * counts.float() + 0.03 * (1 - t[:, 4])
-    label = torch.maximum(label, sure.float())
     return t[:, [0, 1, 2, 4, 5]].contiguous(memory_format=torch.channels_last), label, weight
 
 
@@ -455,12 +445,10 @@ def batch_of(
 
 
 def rate_of(config: Config, step: int) -> float:
-    """The learning rate of a step: two falling half waves, the second, of the end, half as high."""
-    at, long, high = step, config.steps, config.rate
-    if step >= config.steps:
-        at, long, high = step - config.steps, config.finish, config.rate / 2
-    warm = min(1.0, (at + 1) / 200)
-    return high * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * at / long)))
+    """The learning rate of a step: it rises for 200 steps, then falls in a half wave."""
+    warm = min(1.0, (step + 1) / 200)
+    wave = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return config.rate * warm * (0.02 + 0.98 * wave)
 
 
 def overlap(net: nn.Module, pictures: Image) -> float:
@@ -513,12 +501,11 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     while len(pool) < min(config.start, config.pool):
         time.sleep(1)
     started, total, known = time.monotonic(), 0.0, len(pool)
-    last = config.steps + config.finish
-    while step < last:
+    while step < config.steps:
         for group in adam.param_groups:
             group["lr"] = rate_of(config, step)
         rng = np.random.default_rng((config.seed, step))
-        x, label, weight = batch_of(pool, config.batch, rng, drawn=step >= config.steps)
+        x, label, weight = batch_of(pool, config.batch, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
         loss = loss_of(logits.float(), label, weight)
@@ -538,10 +525,10 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
             if again:
                 seen.clear()
             ready = len(pool)  # it may grow meanwhile
-            changed = relabel(average, photos, pool, seen, range(0 if again else known, ready))
+            left = relabel(average, photos, pool, seen, range(0 if again else known, ready))
             known = ready
-            _say(log, {"step": step, "relabelled": changed})
-        if step % config.every == 0 or step == last:
+            _say(log, {"step": step, "left out": round(left, 4)})
+        if step % config.every == 0 or step == config.steps:
             now = spent + time.monotonic() - started
             row = {
                 "step": step, "loss": round(total / config.every, 4), "pool": len(pool),
