@@ -49,8 +49,7 @@ def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
     filled = light.apply(clean.image, gain, bias)
     image = np.asarray(cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen), np.uint8)
     guessed = float(np.clip((clean.dark - DARK[0]) / (DARK[1] - DARK[0]), 0, 1))
-    even = mesh_.prepare(replace(first, image=clean.image)).levels[0]
-    image = np.asarray(cv2.addWeighted(image, guessed, even, 1 - guessed, 0), np.uint8)
+    image = np.asarray(cv2.addWeighted(image, guessed, clean.image, 1 - guessed, 0), np.uint8)
     own = plain.own[0] * seen + clean.own * (1 - seen)
     own = _without_gape(own.astype(np.uint8), clean.mesh)
     return mesh_.pyramid(image, own, mesh)
