@@ -8,6 +8,7 @@ import pytest
 
 from mien import identity, media, motion
 from mien import portrait as restoring
+from mien.generate import texture
 from mien.landmarks import LEFT_EYE, OVAL
 from mien.motion import mirror
 from mien.portrait import grids, light, noise
@@ -206,3 +207,34 @@ def mesh_grid(photo):
     region = motion.region_of(photo.mesh, side, side)
     extended = motion.extended(photo.mesh)
     return motion.field(photo.mesh, extended, region, grid=grids.CELLS).inside.shape
+
+
+def shadowed(share):
+    """A portrait with one side, from an edge beside the nose on, in a hard shadow."""
+    photo = portrait(384)
+    image = photo.image.astype(np.float32)
+    edge = int(photo.mesh[[4, 280], 0].mean())
+    image[:, edge:] *= share
+    return replace(photo, image=image.astype(np.uint8)), edge
+
+
+def test_no_streak_stays_along_the_edge_of_a_shadow():
+    photo, edge = shadowed(0.6)
+    made = restoring.restore([photo])
+    row = int(photo.mesh[[50, 280], 1].mean())
+    luma = made.image[row - 8 : row + 9, edge - 12 : edge + 12].mean((0, 2))
+    before = photo.image[row - 8 : row + 9, edge - 12 : edge + 12].mean((0, 2))
+    assert np.ptp(before) > 60
+    # Light that is a pixel off leaves 59 grey levels here, bright beside dark.
+    assert np.ptp(luma) < 35
+
+
+@pytest.mark.parametrize(("share", "evened"), [(0.6, True), (0.05, False)])
+def test_the_evened_portrait_is_painted_unless_too_much_is_guessed(share, evened):
+    photo, _ = shadowed(share)
+    clean = restoring.restore([photo])
+    assert (clean.dark < texture.DARK[0]) == evened
+    paint = texture.texture_of(photo, clean).levels[0]
+    inside = clean.own > 250
+    away = np.abs(paint.astype(int) - clean.image).max(2)[inside]
+    assert (float(away.max()) == 0) == evened
