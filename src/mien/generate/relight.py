@@ -79,7 +79,7 @@ the person replaced. The right portrait was found in 89.5 of 100 swaps from 0.65
 0.8 to 1.
 """
 
-SURE: Final = (0.35, 0.65)
+SURE: Final = (0.5, 0.8)
 """The same for what is cleaned off a portrait, where half of a fringe left is worse."""
 
 OPAQUE: Final = 0.97
