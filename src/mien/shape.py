@@ -1,8 +1,9 @@
 """Shape: a share of the portrait's own proportions for the target's face, surroundings bent along.
 
 Both meshes are turned to the front, where pose is gone, and compared there. Breadth is taken over
-at every point. Height is taken over in a few steps from hairline to chin that expression leaves
-nearly alone, and all between the lips moves as one, so that an open mouth stays as open.
+at every point, at the mouth in part, since a smile is the performer's. Height is taken over in a
+few steps from hairline to chin that expression leaves nearly alone, and all between the lips moves
+as one, so that an open mouth stays as open.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ on they are not."""
 
 DARK: Final = (0.12, 0.18)
 """Share of a face too dark for its light to be evened, up to which the evened portrait is painted,
-and from which on it is not: where half of a face is guessed it is no longer recognised."""
+and from which on it is not: with a quarter of it guessed one was recognised in 13 of 23 swaps, in
+its own light in 22."""
 
 
 def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
