@@ -18,7 +18,6 @@ GAPE: Final = (0.35, 0.7)
 """Opening of a mouth, height over width, up to which a portrait's lips are painted, and from which
 on they are not."""
 
-
 DARK: Final = (0.12, 0.18)
 """Share of a face too dark for its light to be evened, up to which the evened portrait is painted,
 and from which on it is not: with a quarter of it guessed one was recognised in 13 of 23 swaps, in
@@ -45,12 +44,14 @@ def texture_of(first: Portrait, clean: portrait.Restored) -> mesh_.Paint:
     width = max(1, int(np.ptp(first.mesh[:468, 0])) // 60)
     seen = np.asarray(cv2.erode(seen, np.ones((2 * width + 1,) * 2, np.uint8)), np.float32)
     seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), width), np.float32)
-    sure = seen + np.float32(1e-3)
-    gain, bias = light.light(clean.image, sure, plain.levels[0], sure)
-    filled = light.apply(clean.image, gain, bias)
-    image = np.asarray(cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen), np.uint8)
+    image = clean.image
     guessed = float(np.clip((clean.dark - DARK[0]) / (DARK[1] - DARK[0]), 0, 1))
-    image = np.asarray(cv2.addWeighted(image, guessed, clean.image, 1 - guessed, 0), np.uint8)
+    if guessed > 0:
+        sure = seen + np.float32(1e-3)
+        gain, bias = light.light(clean.image, sure, plain.levels[0], sure)
+        filled = light.apply(clean.image, gain, bias)
+        lit = np.asarray(cv2.blendLinear(plain.levels[0], filled, seen, 1 - seen), np.uint8)
+        image = np.asarray(cv2.addWeighted(lit, guessed, image, 1 - guessed, 0), np.uint8)
     own = plain.own[0] * seen + clean.own * (1 - seen)
     own = _without_gape(own.astype(np.uint8), clean.mesh)
     return mesh_.pyramid(image, own, mesh)
