@@ -4,11 +4,12 @@
 shipped weights, and goes on from its last checkpoint if it was stopped:
 
 1. The photos are read, and a mesh is fitted to each (once; kept in the work folder).
-2. A second process draws a pool of pictures with things in front of the face.
+2. A pool of pictures with things in front of the face is drawn, by one process a core.
 3. The network is trained on the pool. The photos have spectacles, fringes and hands of their own,
    which nobody labelled. What looks like them by simple signs is left out of the loss. At the
    steps of ``relabel`` the network looks at the unaltered photos: what it takes for hidden is
-   left out as well, and signs where it sees nothing are dropped.
+   left out as well, and signs where it sees nothing are dropped. At the last of these steps what
+   it is sure of is labelled as hidden.
 4. The weights are written as ONNX into the work folder.
 """
 
@@ -20,12 +21,12 @@ import io
 import json
 import math
 import multiprocessing
-import os
 import tarfile
 import time
 import tomllib
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -45,8 +46,15 @@ from mien.train import occluders
 from mien.types import Floats, Frame, Image
 
 PLANES: Final = 7
-"""Of a picture in the pool: RGB, label, contour, features, and 1 where the photo itself may have
-something in front of the face, which is left out of the loss."""
+"""Of a picture in the pool: RGB, label, contour, features, and what the photo itself has in front
+of the face: 0 nothing, ``DOUBT`` or ``SURE``."""
+
+DOUBT: Final = 1
+"""There may be something: left out of the loss. Also what lies between ``SURE`` and nothing once a
+plane is warped."""
+
+SURE: Final = 2
+"""There is something: hidden, as if it had been drawn."""
 
 SEEN: Final = 12
 """So many hidden pixels the network must see where simple signs speak of a thing, or they err."""
@@ -61,7 +69,6 @@ class Config:
     cache: str
     work: str
     pool: int
-    start: int
     batch: int
     steps: int
     relabel: tuple[int, ...]
@@ -343,46 +350,65 @@ def held_out(photos: Photos, count: int, seed: int = 40) -> Image:
 
 
 class Pool:
-    """Pictures on disk that one process fills and another reads."""
+    """Pictures on disk that some processes draw and another reads."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.count = count
-        self.files = [folder / n for n in ("pool.u8", "matrices.f32", "sources.i32", "filled.i64")]
+        self.files = [folder / n for n in ("pool.u8", "matrices.f32", "sources.i32", "drawn.u8")]
         mode: Any = "r+" if self.files[0].exists() else "w+"
         self.pictures = np.memmap(self.files[0], np.uint8, mode, shape=(count, PLANES, CROP, CROP))
         self.matrices = np.memmap(self.files[1], np.float32, mode, shape=(count, 2, 3))
         self.sources = np.memmap(self.files[2], np.int32, mode, shape=(count,))
-        self.filled = np.memmap(self.files[3], np.int64, mode, shape=(1,))
+        self.drawn = np.memmap(self.files[3], np.uint8, mode, shape=(count,))
 
     def __len__(self) -> int:
-        return int(self.filled[0])
+        return len(self.drawn)
 
 
-def fill(config: Config, cache: Path) -> None:
-    """Draw what the pool still lacks; runs in a process of its own."""
+def fill(config: Config, cache: Path, part: int = 0) -> None:
+    """Draw what the pool still lacks of every ``threads``-th picture from ``part`` on."""
     cv2.setNumThreads(1)
     photos = load_photos(cache)
     train, _ = photos.split()
     pool = Pool(Path(config.work), config.pool)
-    for n in range(len(pool), config.pool):
-        if os.getppid() == 1:  # the training is gone
-            return
+    for n in range(part, config.pool, config.threads):
+        if pool.drawn[n]:
+            continue
         rng = np.random.default_rng((config.seed, n))
         source = int(rng.choice(train))
         pool.pictures[n], pool.matrices[n] = picture(photos, source, train, rng, occluders.TRAINED)
         pool.sources[n] = source
-        pool.filled[0] = n + 1
+        pool.drawn[n] = 1
 
 
-def doubted(net: nn.Module, photos: Photos, which: list[int]) -> Image:
-    """Where unaltered photos may have something in front of the face, now that a network looks.
+def fill_together(config: Config, cache: Path) -> Pool:
+    """The whole pool, drawn by as many processes as the training has threads."""
+    pool = Pool(Path(config.work), config.pool)
+    if not pool.drawn.all():
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(config.threads, spawn) as workers:
+            tasks = [workers.submit(fill, config, cache, part) for part in range(config.threads)]
+            for task in tasks:
+                task.result()
+    return pool
 
-    What it takes for hidden (above .35) is in doubt, with a pixel around it. Simple signs count
-    only where it sees something as well: most of them are a beard's shadow or a dark eye, and
-    a network that never learns them as skin paints things wider than they are.
+
+def doubted(net: nn.Module, photos: Photos, which: list[int], sure: bool) -> Image:
+    """What unaltered photos have in front of the face, now that a network looks.
+
+    It looks at each and at its mirror image. What it takes for hidden (above .35 on average) is in
+    doubt, with a pixel around it. Simple signs count only where it sees something as well: most of
+    them are a beard's shadow or a dark eye, and a network that never learns them as skin paints
+    things wider than they are.
+
+    Args:
+        net: The network so far.
+        photos: All photos.
+        which: Indices of those to look at.
+        sure: Mark what it takes for hidden both times (above .8) as ``SURE``. What is only left out
+            is forgotten: the rest of a fringe, which it did not see, teaches it that hair is skin.
 
     Returns:
-        ``(len(which), CROP, CROP)`` uint8 of the aligned crops, 1 in doubt.
+        ``(len(which), CROP, CROP)`` uint8 of the aligned crops: 0, ``DOUBT`` or ``SURE``.
     """
     inputs = []
     for i in which:
@@ -390,36 +416,34 @@ def doubted(net: nn.Module, photos: Photos, which: list[int]) -> Image:
         crop = geometry.warp(photos.images[i], m, CROP)
         guide = occlude.guide(geometry.transform(m, photos.mesh[i]))
         inputs.append(np.concatenate([crop, guide], 2))
-    found = _predict(net, torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2))
-    out = (found > 0.35).astype(np.uint8)
+    x = torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2)
+    looks = np.stack([_predict(net, x), _predict(net, x.flip(3))[..., ::-1]])
+    found, least = looks.mean(0), looks.min(0)
+    out = np.where(found > 0.35, DOUBT, 0).astype(np.uint8)
     for i, p, plane in zip(which, found, out, strict=True):
         plane[:] = cv2.dilate(plane, np.ones((3, 3), np.uint8))
         count, parts = cv2.connectedComponents(suspected(photos.images[i], photos.mesh[i]))
         seen = np.bincount(parts[p > 0.5], minlength=count) > SEEN
         seen[0] = False
         np.maximum(plane, seen[parts], out=plane)
+    if sure:
+        out[least > 0.8] = SURE
     return out
 
 
-def relabel(
-    net: nn.Module, photos: Photos, pool: Pool, seen: dict[int, Image], which: range
-) -> float:
-    """Mark in the pool what is :func:`doubted`; returns the share of pixels left out.
-
-    Photos are looked at once and remembered in ``seen``. Of the pool the pictures of ``which``
-    are marked.
-    """
-    sources, left = pool.sources, 0.0
-    new = [int(i) for i in np.unique(sources[which]) if int(i) not in seen]
-    for start in range(0, len(new), 64):
-        part = new[start : start + 64]
-        seen.update(zip(part, doubted(net, photos, part), strict=True))
-    for n in which:
-        source = int(sources[n])
-        plane = carried(seen[source], photos.mesh[source], pool.matrices[n])
-        pool.pictures[n, 6] = plane
-        left += float(plane.mean())
-    return left / max(len(which), 1)
+def relabel(net: nn.Module, photos: Photos, pool: Pool, sure: bool = False) -> tuple[float, float]:
+    """Mark in the pool what is :func:`doubted`; returns the shares of ``DOUBT`` and ``SURE``."""
+    order, shares = np.argsort(pool.sources, kind="stable"), np.zeros(3)
+    for start in range(0, len(order), 512):  # pictures of one photo lie beside each other
+        part = order[start : start + 512]
+        sources = np.unique(pool.sources[part]).tolist()
+        planes = dict(zip(sources, doubted(net, photos, sources, sure), strict=True))
+        for n in part:
+            source = int(pool.sources[n])
+            plane = carried(planes[source], photos.mesh[source], pool.matrices[n])
+            pool.pictures[n, 6] = plane
+            shares += np.bincount(plane.ravel(), minlength=3) / plane.size
+    return float(shares[DOUBT] / len(order)), float(shares[SURE] / len(order))
 
 
 def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -435,8 +459,9 @@ def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, T
     gain = torch.from_numpy(np.exp(rng.normal(0, 0.12, (size, 3, 1, 1))).astype(np.float32))
     bias = torch.from_numpy(rng.normal(0, 0.04, (size, 1, 1, 1)).astype(np.float32))
     t[:, :3] = (t[:, :3] * gain + bias).clamp(0, 1)
-    label = t[:, 3]
-    counts = (torch.from_numpy(x[:, 6]) == 0) | (label > 0.5)
+    own = torch.from_numpy(x[:, 6])
+    label = t[:, 3].maximum((own == SURE).float())
+    counts = (own != DOUBT) | (label > 0.5)
     weight = t[:, 4] * counts.float() + 0.03 * (1 - t[:, 4])
     return t[:, [0, 1, 2, 4, 5]].contiguous(memory_format=torch.channels_last), label, weight
 
@@ -459,7 +484,7 @@ def overlap(net: nn.Module, pictures: Image) -> float:
     return float(both) / max(float(either), 1.0)
 
 
-def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bottom
+def train(config: Config) -> None:  # noqa: PLR0915 - reads top to bottom
     """Train from the last checkpoint, or from the start, to the last step, and export."""
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
@@ -470,13 +495,7 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     if not cache.exists():
         make_cache(Path(config.photos), cache)
     photos = load_photos(cache)
-    filler = multiprocessing.get_context("spawn").Process(
-        target=fill, args=(config, cache), daemon=True
-    )
-    pool = Pool(work, config.pool)
-    drawing = len(pool) < config.pool
-    if drawing:
-        filler.start()
+    pool = fill_together(config, cache)
     test = work / "held_out.npy"
     if not test.exists():
         np.save(test, held_out(photos, 256))
@@ -485,7 +504,7 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
     average = Net(config.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average.load_state_dict(net.state_dict())
     adam = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=1e-4)
-    step, spent, seen = 0, 0.0, {}
+    step, spent = 0, 0.0
     saved = work / "last.pt"
     if saved.exists():
         state = torch.load(saved, weights_only=True)
@@ -493,14 +512,11 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         average.load_state_dict(state["average"])
         adam.load_state_dict(state["adam"])
         step, spent = state["step"], state["spent"]
-        seen = {at: picture.numpy() for at, picture in state["seen"].items()}
     log = work / "log.jsonl"
     board = _board(work)
     _say(log, {"seed": config.seed, "people": photos.digest(), "photos": len(photos.people),
                "parameters": sum(p.numel() for p in net.parameters()), "from": step})  # fmt: skip
-    while len(pool) < min(config.start, config.pool):
-        time.sleep(1)
-    started, total, known = time.monotonic(), 0.0, len(pool)
+    started, total = time.monotonic(), 0.0
     while step < config.steps:
         for group in adam.param_groups:
             group["lr"] = rate_of(config, step)
@@ -519,19 +535,13 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
         with torch.no_grad():
             for mean, value in zip(average.parameters(), net.parameters(), strict=True):
                 mean.lerp_(value, 1 - keep)
-        again = step in config.relabel
-        grown = bool(seen) and step % config.every == 0 and len(pool) > known
-        if again or grown:
-            if again:
-                seen.clear()
-            ready = len(pool)  # it may grow meanwhile
-            left = relabel(average, photos, pool, seen, range(0 if again else known, ready))
-            known = ready
-            _say(log, {"step": step, "left out": round(left, 4)})
+        if step in config.relabel:
+            left, hidden = relabel(average, photos, pool, sure=step == config.relabel[-1])
+            _say(log, {"step": step, "left out": round(left, 4), "hidden": round(hidden, 4)})
         if step % config.every == 0 or step == config.steps:
             now = spent + time.monotonic() - started
             row = {
-                "step": step, "loss": round(total / config.every, 4), "pool": len(pool),
+                "step": step, "loss": round(total / config.every, 4),
                 "iou": round(overlap(average, pictures), 4), "minutes": round(now / 60, 1),
             }  # fmt: skip
             _say(log, row)
@@ -539,16 +549,13 @@ def train(config: Config) -> None:  # noqa: PLR0912, PLR0915 - reads top to bott
                 board.add_scalar("loss", row["loss"], step)
                 board.add_scalar("iou", row["iou"], step)
             total = 0.0
-            _save(saved, net, average, adam, step, now, seen)
+            _save(saved, net, average, adam, step, now)
             export(_copy(average, config), work / "occlude.onnx")
-    _save(saved, net, average, adam, step, spent + time.monotonic() - started, seen)
+    _save(saved, net, average, adam, step, spent + time.monotonic() - started)
     export(_copy(average, config), work / "occlude.onnx")
     _say(log, {"step": step, "iou": round(overlap(average, pictures), 4), "done": True})
     if board is not None:
         board.close()
-    if drawing:
-        filler.terminate()
-        filler.join()
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -573,13 +580,12 @@ def _copy(net: nn.Module, config: Config) -> Net:
 
 def _save(  # noqa: PLR0917
     path: Path, net: nn.Module, average: nn.Module, adam: torch.optim.Optimizer, step: int,
-    spent: float, seen: dict[int, Image],
+    spent: float,
 ) -> None:  # fmt: skip
     buffer = io.BytesIO()
     torch.save(
         {"net": net.state_dict(), "average": average.state_dict(), "adam": adam.state_dict(),
-         "step": step, "spent": spent,
-         "seen": {at: torch.from_numpy(picture) for at, picture in seen.items()}}, buffer,
+         "step": step, "spent": spent}, buffer,
     )  # fmt: skip
     part = path.with_suffix(".part")  # a stop in the middle leaves the last one whole
     part.write_bytes(buffer.getvalue())
