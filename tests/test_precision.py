@@ -114,6 +114,35 @@ def test_the_table_for_tensorrt_holds_the_largest_magnitudes(tmp_path: Path):
     assert found == {b"a": 3.0, b"b": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("mode", "left"), [({"nearest_mode": "floor"}, 0), ({"nearest_mode": "ceil"}, 1)]
+)
+def test_a_quantised_enlargement_by_two_is_copied(tmp_path: Path, mode, left: int):
+    resize = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", **mode}
+    nodes = [
+        node("Conv", ["x", "w"], "c"),
+        node("Resize", ["c", "", "scales"], "r", **resize),
+        node("Conv", ["r", "v"], "y"),
+    ]
+    path = save(
+        tmp_path / "up.onnx", nodes, {"x": ["n", 3, 4, 6]}, {"y": ["n", 3, 8, 12]},
+        w=RANDOM.normal(size=(5, 3, 1, 1)).astype(np.float32),
+        v=RANDOM.normal(size=(3, 5, 1, 1)).astype(np.float32),
+        scales=np.array([1, 1, 2, 2], np.float32),
+    )  # fmt: skip
+    simple, quick, plain = (tmp_path / n for n in ("s.onnx", "q.onnx", "p.onnx"))
+    precision.simplify(path, simple)
+    seen = samples(8, (1, 3, 4, 6))
+    precision.to_int8(simple, quick, seen)
+    assert kinds(quick).count("Resize") == left
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mien.precision.graph.copy_nearest", lambda model: None)
+        precision.to_int8(simple, plain, seen)
+    assert "Resize" in kinds(plain)
+    (x,) = samples(1, (2, 3, 4, 6))[0]
+    np.testing.assert_array_equal(runtime.load(quick)(x)[0], runtime.load(plain)(x)[0])
+
+
 # --- simplification -----------------------------------------------------------------------------
 
 

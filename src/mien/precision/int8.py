@@ -262,6 +262,7 @@ def _write(source: Path, out: Path, found: Mapping[str, Any], keep: Sequence[str
             raise ModelError(f"{source}: cannot be quantised to int8 ({error})") from error
     if not any(node.op_type == "DequantizeLinear" for node in made.graph.node):
         raise ModelError(f"{source}: has nothing that could be quantised to int8")
+    graph.copy_nearest(made)
     onnx.save(made, str(out))
 
 
