@@ -139,7 +139,8 @@ class Held:
             # Seen on a mid grey, over the middle of the crop.
             middle = slice(32, 96)
             gain, bias = (
-                (a - b)[middle, middle].mean((0, 1)) for a, b in zip(now[:2], last[:2], strict=True)
+                np.array(cv2.mean(cv2.subtract(a[middle, middle], b[middle, middle])))
+                for a, b in zip(now[:2], last[:2], strict=True)
             )
             k = float(np.clip(np.abs(gain * 128 + bias).max() / STEP, LEAST, 1))
             # What comes in front of a face must not be painted over, so the mask follows faster.
@@ -300,7 +301,8 @@ class RelightGenerator:
         gain, bias = seen.gain, seen.bias
         if self.network is not None:
             more, extra = self.network(seen.inputs[None])
-            more, extra = (np.ascontiguousarray(v[0].transpose(1, 2, 0)) for v in (more, extra))
+            # A tenth of the time of a transposed copy.
+            more, extra = (np.asarray(cv2.merge(tuple(v[0]))) for v in (more, extra))
             gain, bias = gain * more, bias * more + extra * np.float32(255)
         gain, bias = settle(seen, crop, gain, bias)
         # A trace of the target's face through its middle would be doubt, not something in front.
