@@ -77,6 +77,20 @@ def test_a_plane_of_the_crop_follows_its_picture():
     assert (there ^ expected).mean() < 0.01
 
 
+def test_who_is_kept_for_measuring_does_not_depend_on_who_else_is_found(monkeypatch):
+    photo, mesh, _ = scene()
+    kept = {occlusion._hash("b")}, {occlusion._hash("b/1")}
+    monkeypatch.setattr(occlusion, "_held_out", lambda: kept)
+    for people in ("bcb", "abbcd"):
+        photos = occlusion.Photos(
+            np.stack([photo] * len(people)), np.array(list(people)), np.stack([mesh] * len(people))
+        )
+        train, held = photos.split()
+        assert set(photos.people[held]) == {"b"}
+        assert "b" not in photos.people[train]
+        assert photos.clean().tolist() == [held[1]]
+
+
 def test_unknown_key_in_the_configuration_is_named(root, tmp_path):
     good = (root / "configs/occlusion.toml").read_text()
     path = tmp_path / "c.toml"
