@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien import geometry, occlude
+from mien import geometry, heap, occlude
 from mien.mask import SKIN
 from mien.motion import CROP, aligned
 from mien.train import occluders
@@ -506,6 +506,7 @@ def overlap(net: nn.Module, pictures: Image) -> float:
 
 def train(config: Config) -> None:  # noqa: PLR0915 - reads top to bottom
     """Train from the last checkpoint, or from the start, to the last step, and export."""
+    heap.keep_large()
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(config.seed)
