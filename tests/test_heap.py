@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mien import heap
+
 WORK = """
 import ctypes, sys, time
 from pathlib import Path
@@ -81,3 +83,31 @@ def test_circles_go_too_once_all_is_loaded() -> None:
             check=True, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.stdout.strip() == gone
+
+
+LARGE = """
+import resource, sys
+import numpy as np
+from mien import heap
+
+if sys.argv[1] == "large":
+    heap.keep_large()
+for _ in range(3):
+    np.ones(50 << 20, np.uint8)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(50 << 20, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or heap._c_library() is None, reason="needs glibc"
+)
+def test_what_is_asked_for_again_is_kept() -> None:
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", LARGE, how]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return int(done.stdout)
+
+    assert faults("large") * 10 < faults("as ever")
