@@ -387,7 +387,7 @@ def _painted(  # noqa: PLR0917
     places = seen.flow.lookup * np.float32(0.5 ** (level - small))
     lookup = geometry.enlarged_places(places, onto, size)
     gain, bias = (geometry.Enlarged(v, onto, size, fine=True) for v in (lit.gain, lit.bias))
-    cut = geometry.Enlarged(alpha, onto, size, fine=True)
+    cut = geometry.Enlarged(alpha, onto, size)
     image, mask_ = np.zeros((size[1], size[0], 3), np.uint8), np.zeros(size[::-1], np.uint8)
     for rect in geometry.blocks(alpha > 0, onto, size):
         part = geometry.sample(paint.levels[level], lookup.block(rect))
