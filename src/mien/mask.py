@@ -185,7 +185,7 @@ def _smoothstep(x: Floats) -> Floats:
 
 
 def _soft(canvas: Image, sigma: float) -> Floats:
-    """What is drawn, 0 or 255, with soft edges; 0..1. Floats are blurred in half the time."""
+    """What is drawn, 0..255, with soft edges; 0..1. Floats are blurred in half the time."""
     drawn = canvas.astype(np.float32) * np.float32(1 / 255)
     return np.asarray(cv2.GaussianBlur(drawn, (0, 0), sigma), np.float32)
 

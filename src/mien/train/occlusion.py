@@ -84,13 +84,18 @@ class Photos:
 
     Attributes:
         images: ``(N, S, S, 3)`` uint8 RGB.
-        people: ``(N,)`` names.
+        names: ``(N,)`` of the files, ``Some_Body_0001``.
         mesh: ``(N, 468, 3)`` float32 in pixels.
     """
 
     images: Image
-    people: NDArray[np.str_]
+    names: NDArray[np.str_]
     mesh: Floats
+
+    @property
+    def people(self) -> NDArray[np.str_]:
+        """``(N,)`` who is on each."""
+        return np.array([name.rsplit("_", 1)[0] for name in self.names.tolist()])
 
     def split(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indices for training, and of the people who are kept for measuring.
@@ -99,9 +104,10 @@ class Photos:
         detector. Of other photos it is every fortieth.
         """
         known, _ = _held_out()
-        names = np.unique(self.people)
-        listed = [name for name in names.tolist() if _hash(name) in known]
-        held = np.isin(self.people, listed or names[::40])
+        people = self.people
+        everybody = np.unique(people)
+        listed = [person for person in everybody.tolist() if _hash(person) in known]
+        held = np.isin(people, listed or everybody[::40])
         return np.flatnonzero(~held), np.flatnonzero(held)
 
     def clean(self) -> NDArray[np.int64]:
@@ -112,13 +118,7 @@ class Photos:
         """
         _, known = _held_out()
         _, held = self.split()
-        count: dict[str, int] = {}
-        found = []
-        for i in held.tolist():
-            person = str(self.people[i])
-            n = count[person] = count.get(person, -1) + 1
-            if _hash(f"{person}/{n}") in known:
-                found.append(i)
+        found = [i for i in held.tolist() if _hash(str(self.names[i])) in known]
         return np.array(found or held, np.int64)
 
     def digest(self) -> str:
@@ -127,7 +127,7 @@ class Photos:
 
 
 def _held_out() -> tuple[set[str], set[str]]:
-    """Hashes of the people kept for measuring, and of "person/n-th photo" where nothing hides."""
+    """Hashes of the people kept for measuring, and of those of their photos that show all."""
     with resources.files("mien.train").joinpath("held_out.json").open(encoding="utf-8") as file:
         known = json.load(file)
     return set(known["people"]), set(known["clean"])
@@ -152,7 +152,7 @@ def read_config(path: Path) -> Config:
 def load_photos(path: Path) -> Photos:
     """Photos from a cache that :func:`make_cache` wrote."""
     with np.load(path) as data:
-        return Photos(data["images"], data["people"], data["mesh"][:, :468])
+        return Photos(data["images"], data["names"], data["mesh"][:, :468])
 
 
 def make_cache(archive: Path, out: Path, size: int = 200) -> None:
@@ -166,7 +166,7 @@ def make_cache(archive: Path, out: Path, size: int = 200) -> None:
     from mien import detect, landmarks  # noqa: PLC0415 - not needed where a cache is at hand
 
     find, fit = detect.load(), landmarks.load()
-    images, people, meshes = [], [], []
+    images, names, meshes = [], [], []
     with tarfile.open(archive) as tar:
         for member in sorted(tar, key=lambda m: m.name):
             stream = tar.extractfile(member) if member.name.endswith(".jpg") else None
@@ -184,9 +184,9 @@ def make_cache(archive: Path, out: Path, size: int = 200) -> None:
             face = min(faces, key=lambda f: float(np.hypot(*(f.points[2] - middle))))
             if face.mesh is not None:
                 images.append(frame.image)
-                people.append(member.name.split("/")[-2])
+                names.append(Path(member.name).stem)
                 meshes.append(face.mesh[:468])
-    np.savez(out, images=np.stack(images), people=np.array(people), mesh=np.stack(meshes))
+    np.savez(out, images=np.stack(images), names=np.array(names), mesh=np.stack(meshes))
 
 
 # The network ----------------------------------------------------------------------------------
