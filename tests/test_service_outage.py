@@ -189,6 +189,15 @@ def test_a_full_database_is_507_for_who_writes_and_serves_who_reads(site, clip):
 # --- for real -------------------------------------------------------------------------------------
 
 
+def caught(*what, to):
+    """A run in which something went away under the job; on a busy machine it may be over before."""
+    for _ in range(3):
+        found = outages.run(*what, to=to)
+        if found.problem or found.wrong:
+            break
+    return found
+
+
 @pytest.mark.system
 @pytest.mark.skipif(not outages.may_mount(), reason="root alone may make a small disk")
 def test_a_job_waits_for_a_real_disk(clip, tmp_path):
@@ -199,8 +208,8 @@ def test_a_job_waits_for_a_real_disk(clip, tmp_path):
             who = one.enrol()
             earlier = one.begin(who, clip)
             one.done(earlier)
-            found = outages.run(one, who, clip, earlier, "paint", disk.fill, disk.free,
-                                to=tmp_path / "out.mp4")  # fmt: skip
+            found = caught(one, who, clip, earlier, "paint", disk.fill, disk.free,
+                           to=tmp_path / "out.mp4")  # fmt: skip
     assert (found.problem, found.wrong) == ("full", [])
     assert found.answers["new job", 507]
 
@@ -216,8 +225,8 @@ def test_a_job_waits_for_a_real_store(clip, tmp_path):
         earlier = one.begin(who, clip)
         one.done(earlier)
         for away in (wire.refuse, wire.hang):
-            found = outages.run(one, who, clip, earlier, "paint", away, wire.open,
-                                to=tmp_path / "out.mp4")  # fmt: skip
+            found = caught(one, who, clip, earlier, "paint", away, wire.open,
+                           to=tmp_path / "out.mp4")  # fmt: skip
             assert (found.problem, found.wrong) == ("store", [])
             assert found.answers["new job", 503]
             assert found.slowest < 35
