@@ -496,6 +496,49 @@ def rate_of(config: Config, step: int) -> float:
     return config.rate * warm * (0.02 + 0.98 * wave)
 
 
+class Optimiser:
+    """Muon for the inner convolutions; AdamW for the first, the last and what is added.
+
+    Muon (Jordan et al., 2024) makes all directions of a weight's step equally long, where Adam
+    follows the few strongest. Without normalisation these are the light and the size of what is
+    hidden; thin things are learned late.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        named = dict(net.named_parameters())
+        self.weights = [
+            p for name, p in named.items() if p.ndim == 4 and not name.startswith(("stem", "out"))
+        ]
+        rest = [p for p in named.values() if all(p is not w for w in self.weights)]
+        # Muon takes matrices only. These share the memory of the weights, whose channels lie last.
+        self.matrices = [
+            nn.Parameter(w.detach().permute(0, 2, 3, 1).view(len(w), -1)) for w in self.weights
+        ]
+        self.muon = torch.optim.Muon(
+            self.matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adam = torch.optim.AdamW(rest, weight_decay=1e-4)
+
+    def step(self, rate: float) -> None:
+        """Take one step at this learning rate along the gradients of the network."""
+        for matrix, weight in zip(self.matrices, self.weights, strict=True):
+            assert weight.grad is not None
+            matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
+        for one in (self.muon, self.adam):
+            for group in one.param_groups:
+                group["lr"] = rate
+            one.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of both."""
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Of both."""
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
 def overlap(net: nn.Module, pictures: Image) -> float:
     """Intersection over union of hidden pixels within the contours, all pictures together."""
     p = _predict(net, torch.from_numpy(pictures[:, [0, 1, 2, 4, 5]])) > 0.5
@@ -524,14 +567,14 @@ def train(config: Config) -> None:  # noqa: PLR0915 - reads top to bottom
     net = Net(config.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = Net(config.channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average.load_state_dict(net.state_dict())
-    adam = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=1e-4)
+    optimiser = Optimiser(net)
     step, spent = 0, 0.0
     saved = work / "last.pt"
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
-        adam.load_state_dict(state["adam"])
+        optimiser.load_state_dict(state["optimiser"])
         step, spent = state["step"], state["spent"]
     log = work / "log.jsonl"
     board = _board(work)
@@ -539,17 +582,15 @@ def train(config: Config) -> None:  # noqa: PLR0915 - reads top to bottom
                "parameters": sum(p.numel() for p in net.parameters()), "from": step})  # fmt: skip
     started, total = time.monotonic(), 0.0
     while step < config.steps:
-        for group in adam.param_groups:
-            group["lr"] = rate_of(config, step)
         rng = np.random.default_rng((config.seed, step))
         x, label, weight = batch_of(pool, config.batch, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
         loss = loss_of(logits.float(), label, weight)
-        adam.zero_grad(set_to_none=True)
+        net.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        adam.step()
+        optimiser.step(rate_of(config, step))
         step += 1
         total += float(loss.detach())
         keep = min(0.998, (step + 1) / (step + 20))
@@ -570,9 +611,9 @@ def train(config: Config) -> None:  # noqa: PLR0915 - reads top to bottom
                 board.add_scalar("loss", row["loss"], step)
                 board.add_scalar("iou", row["iou"], step)
             total = 0.0
-            _save(saved, net, average, adam, step, now)
+            _save(saved, net, average, optimiser, step, now)
             export(_copy(average, config), work / "occlude.onnx")
-    _save(saved, net, average, adam, step, spent + time.monotonic() - started)
+    _save(saved, net, average, optimiser, step, spent + time.monotonic() - started)
     export(_copy(average, config), work / "occlude.onnx")
     _say(log, {"step": step, "iou": round(overlap(average, pictures), 4), "done": True})
     if board is not None:
@@ -600,13 +641,12 @@ def _copy(net: nn.Module, config: Config) -> Net:
 
 
 def _save(  # noqa: PLR0917
-    path: Path, net: nn.Module, average: nn.Module, adam: torch.optim.Optimizer, step: int,
-    spent: float,
-) -> None:  # fmt: skip
+    path: Path, net: nn.Module, average: nn.Module, optimiser: Optimiser, step: int, spent: float
+) -> None:
     buffer = io.BytesIO()
     torch.save(
-        {"net": net.state_dict(), "average": average.state_dict(), "adam": adam.state_dict(),
-         "step": step, "spent": spent}, buffer,
+        {"net": net.state_dict(), "average": average.state_dict(),
+         "optimiser": optimiser.state_dict(), "step": step, "spent": spent}, buffer,
     )  # fmt: skip
     part = path.with_suffix(".part")  # a stop in the middle leaves the last one whole
     part.write_bytes(buffer.getvalue())
