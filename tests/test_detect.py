@@ -237,6 +237,29 @@ def test_best_of_keeps_weak_faces_at_a_greater_distance():
     assert detect.best_of([best, strong], weak=0.65) == [best, strong]
 
 
+def test_best_of_goes_by_ranks_where_given():
+    one, other = face([0, 0, 10, 10], 0.9), face([1, 1, 11, 11], 0.8)
+    assert detect.best_of([one, other], ranks=[0.1, 0.5]) == [other]
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_face_is_believed_where_it_was_seen_upright(still):
+    """What fills the picture is found in turned pictures too, surer and with wrong points."""
+    right = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
+    askew = np.array([[30, 40], [62, 16], [50, 60], [70, 60], [90, 75]], np.float32)
+
+    def network(image, side=0):
+        upright = bool((image[0] == 200).all())
+        box = np.array([20, 10, 80, 95], np.float32)
+        return [Face(box, 0.8, right) if upright else Face(box, 0.97, askew)]
+
+    image = np.full((100, 100, 3), 128, np.uint8)
+    image[0] = 200
+    (found,) = detect.Detector(network, lambda image, side=0: []).thorough(image, still=still)
+    assert found.score == pytest.approx(0.8)
+    np.testing.assert_allclose(found.points, right, atol=0.01)
+
+
 def test_guessed_mouth_turns_with_the_eyes():
     upright = np.array(UPRIGHT[4:], np.float32).reshape(6, 2)
     sideways = np.stack([upright[:, 1], -upright[:, 0]], axis=1)

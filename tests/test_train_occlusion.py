@@ -1,5 +1,6 @@
 """Training of the network that sees what is in front of a face."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -187,6 +188,29 @@ def test_the_rate_rises_and_falls(root):
     assert rates[0] == pytest.approx(0.005)
     assert rates[1] > 0.7
     assert rates[2] < 0.03
+
+
+def test_every_weight_is_moved_and_a_restored_optimiser_goes_on_alike():
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, 32, 32)
+
+    def step(net, optimiser):
+        net.zero_grad()
+        net(x).square().mean().backward()
+        optimiser.step(1e-3)
+
+    net = occlusion.Net((4, 4, 4, 4)).to(memory_format=torch.channels_last)
+    optimiser, before = occlusion.Optimiser(net), deepcopy(net.state_dict())
+    for _ in range(2):  # the second of a block's convolutions starts at nothing
+        step(net, optimiser)
+    assert not [name for name, value in net.state_dict().items() if value.equal(before[name])]
+    other = deepcopy(net)
+    restored = occlusion.Optimiser(other)
+    restored.load_state_dict(deepcopy(optimiser.state_dict()))
+    step(net, optimiser)
+    step(other, restored)
+    for one, two in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
 def test_training_runs_stops_and_goes_on(root, tmp_path):

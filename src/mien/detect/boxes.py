@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mien.types import Face, Faces, Floats
@@ -22,20 +24,28 @@ def _area(boxes: Floats) -> Floats:
     return np.asarray((boxes[..., 2:] - boxes[..., :2]).clip(0).prod(axis=-1), np.float32)
 
 
-def best_of(faces: Faces, overlap: float = 0.3, inside: float = 1.0, weak: float = 0.0) -> Faces:
+def best_of(
+    faces: Faces,
+    overlap: float = 0.3,
+    inside: float = 1.0,
+    weak: float = 0.0,
+    ranks: Sequence[float] | None = None,
+) -> Faces:
     """Keep the best of faces that are the same one.
 
     Args:
-        faces: In any order; of equal scores the earlier wins.
+        faces: In any order; of equal ranks the earlier wins.
         overlap: Intersection over union from which two are one.
         inside: Share of the smaller box that lies in the larger from which two are one.
         weak: Faces of a lower score must keep twice the distance (half the ``overlap``) from a
             better one: a turned look often takes half a tilted face for a face of its own.
+        ranks: Which is better, one for each face; their scores if left out.
 
     Returns:
         Best first.
     """
-    left = sorted(faces, key=lambda face: -face.score)
+    ranks = [face.score for face in faces] if ranks is None else ranks
+    left = [faces[i] for i in sorted(range(len(faces)), key=lambda i: -ranks[i])]
     kept: Faces = []
     while left:
         best, *rest = left
