@@ -183,11 +183,15 @@ def test_half_covered_pixels_do_not_gain_by_being_called_hidden():
 
 
 def test_the_rate_rises_and_falls(root):
-    config = replace(occlusion.read_config(root / "configs/occlusion.toml"), steps=1000, rate=1.0)
-    rates = [occlusion.rate_of(config, step) for step in (0, 300, 999)]
+    committed = occlusion.read_config(root / "configs/occlusion.toml")
+    config = replace(committed, waves=(1000, 500), rate=1.0)
+    rates = [occlusion.rate_of(config, step) for step in (0, 300, 999, 1000, 1250, 1499)]
     assert rates[0] == pytest.approx(0.005)
     assert rates[1] > 0.7
     assert rates[2] < 0.03
+    assert rates[3] == pytest.approx(0.25)
+    assert rates[4] == pytest.approx(0.135)
+    assert rates[5] < 0.03
 
 
 def test_every_weight_is_moved_and_a_restored_optimiser_goes_on_alike():
@@ -226,11 +230,11 @@ def test_training_runs_stops_and_goes_on(root, tmp_path):
     )
     config = replace(
         occlusion.read_config(root / "configs/occlusion.toml"),
-        cache=str(cache), work=str(tmp_path / "work"), pool=6, batch=2, steps=2,
+        cache=str(cache), work=str(tmp_path / "work"), pool=6, batch=2, waves=(2,),
         relabel=(1,), every=2, channels=(4, 4, 4, 4),
     )  # fmt: skip
     occlusion.train(config)
-    occlusion.train(replace(config, steps=3))
+    occlusion.train(replace(config, waves=(2, 1)))
     log = (tmp_path / "work" / "log.jsonl").read_text()
     assert '"step": 3' in log
     assert '"from": 2' in log

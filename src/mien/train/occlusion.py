@@ -70,12 +70,17 @@ class Config:
     work: str
     pool: int
     batch: int
-    steps: int
+    waves: tuple[int, ...]
     relabel: tuple[int, ...]
     rate: float
     channels: tuple[int, int, int, int]
     threads: int
     every: int
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return sum(self.waves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +149,7 @@ def read_config(path: Path) -> Config:
     if set(values) != known:
         wrong = ", ".join(sorted(set(values) ^ known))
         raise ValueError(f"{path}: these keys are unknown or missing: {wrong}")
-    values["relabel"] = tuple(values["relabel"])
-    values["channels"] = tuple(values["channels"])
+    values |= {key: tuple(values[key]) for key in ("waves", "relabel", "channels")}
     return Config(**values)
 
 
@@ -490,10 +494,19 @@ def batch_of(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, T
 
 
 def rate_of(config: Config, step: int) -> float:
-    """The learning rate of a step: it rises for 200 steps, then falls in a half wave."""
-    warm = min(1.0, (step + 1) / 200)
-    wave = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return config.rate * warm * (0.02 + 0.98 * wave)
+    """The learning rate of a step: it rises for 200 steps, then falls in half waves.
+
+    Each wave begins at a quarter of the one before (Loshchilov and Hutter, "SGDR", 2017).
+    """
+    warm, top, start = min(1.0, (step + 1) / 200), 1.0, 0
+    for length in config.waves[:-1]:
+        if step < start + length:
+            break
+        start, top = start + length, top / 4
+    else:
+        length = config.waves[-1]
+    wave = 0.5 * (1 + math.cos(math.pi * (step - start) / length))
+    return config.rate * warm * (0.02 + (top - 0.02) * wave)
 
 
 class Optimiser:
