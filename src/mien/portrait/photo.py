@@ -109,8 +109,6 @@ def _bare(
     for _ in range(round(0.06 * w)):
         hidden = np.maximum(hidden, np.minimum(other, cv2.dilate(hidden, np.ones((3, 3)))))
     if occluded is not None:
-        # What counts as hidden is hidden whole: half of a fringe before a brow would be painted.
-        found = np.asarray(occluded(image, mesh), np.float32)[flow.region.slices()] * 2
-        found = cv2.resize(np.minimum(found, 1), (w, h), interpolation=cv2.INTER_AREA)
-        hidden = np.maximum(hidden, found)
+        found = np.asarray(occluded(image, mesh), np.float32)[flow.region.slices()]
+        hidden = np.maximum(hidden, cv2.resize(found, (w, h), interpolation=cv2.INTER_AREA))
     return np.asarray(1 - cv2.dilate(hidden, np.ones((5, 5), np.uint8)), np.float32)
