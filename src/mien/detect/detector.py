@@ -102,7 +102,8 @@ def _rank(face: Face) -> float:
 
     Returns:
         The score, times the cosine of the angle by which the line of the eyes is tilted or, if
-        that is larger, of the one by which the way from them to the mouth is; at most 0 upside down.
+        that is larger, of the one by which the way from them to the mouth is; below 0 if they are
+        upside down.
     """
     eyes = face.points[1] - face.points[0]
     down = face.points[3:].mean(0) - face.points[:2].mean(0)
