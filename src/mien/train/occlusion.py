@@ -229,7 +229,7 @@ class Net(nn.Module):
         self.u1, self.f1 = nn.Conv2d(c, b, 1), nn.Conv2d(b, b, 3, 1, 1)
         self.u0, self.f0 = nn.Conv2d(b, a, 1), nn.Conv2d(a, a, 3, 1, 1)
         self.out = nn.Conv2d(a, 4, 3, 1, 1)
-        nn.init.constant_(self.out.bias, -2.0)  # most pixels are not hidden
+        nn.init.constant_(self.out.bias, -2.0)  # most pixels are not hidden  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 5, 128, 128)`` 0..1 → ``(N, 128, 128)`` logits."""
@@ -539,7 +539,7 @@ class Optimiser:
         for one in (self.muon, self.adam):
             for group in one.param_groups:
                 group["lr"] = rate
-            one.step()
+            one.step()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
         """Of both."""
@@ -640,7 +640,7 @@ def _predict(net: nn.Module, planes: Tensor) -> Floats:
     """``(N, h, w)`` 0..1 for ``(N, 5, h, w)`` uint8."""
     out = []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for part in planes.split(32):
+        for part in planes.split(32):  # type: ignore[no-untyped-call]
             x = (part.float() / 255).contiguous(memory_format=torch.channels_last)
             out.append(torch.sigmoid(net(x).float()).numpy())
     return np.concatenate(out)
