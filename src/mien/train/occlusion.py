@@ -229,7 +229,8 @@ class Net(nn.Module):
         self.u1, self.f1 = nn.Conv2d(c, b, 1), nn.Conv2d(b, b, 3, 1, 1)
         self.u0, self.f0 = nn.Conv2d(b, a, 1), nn.Conv2d(a, a, 3, 1, 1)
         self.out = nn.Conv2d(a, 4, 3, 1, 1)
-        nn.init.constant_(self.out.bias, -2.0)  # most pixels are not hidden  # type: ignore[arg-type]
+        # Most pixels are not hidden.
+        nn.init.constant_(self.out.bias, -2.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, 5, 128, 128)`` 0..1 → ``(N, 128, 128)`` logits."""
