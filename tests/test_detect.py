@@ -242,11 +242,10 @@ def test_best_of_goes_by_ranks_where_given():
     assert detect.best_of([one, other], ranks=[0.1, 0.5]) == [other]
 
 
-@pytest.mark.parametrize("still", [False, True])
-def test_a_face_is_believed_where_it_was_seen_upright(still):
+def test_a_face_is_believed_where_it_was_seen_upright():
     """What fills the picture is found in turned pictures too, surer and with wrong points."""
     right = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
-    askew = np.array([[30, 40], [62, 16], [50, 60], [70, 60], [90, 75]], np.float32)
+    askew = np.array([[30, 40], [62, 16], [50, 60], [80, 40], [90, 45]], np.float32)
 
     def network(image, side=0):
         upright = bool((image[0] == 200).all())
@@ -255,7 +254,7 @@ def test_a_face_is_believed_where_it_was_seen_upright(still):
 
     image = np.full((100, 100, 3), 128, np.uint8)
     image[0] = 200
-    (found,) = detect.Detector(network, lambda image, side=0: []).thorough(image, still=still)
+    (found,) = detect.Detector(network, lambda image, side=0: []).thorough(image, still=True)
     assert found.score == pytest.approx(0.8)
     np.testing.assert_allclose(found.points, right, atol=0.01)
 

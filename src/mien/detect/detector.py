@@ -46,8 +46,8 @@ class Detector:
         The fine network looks twice, the second time at a tiny picture, because it overlooks
         faces that fill its input. What lies on its side is found in the turned picture: always by
         the fast one, which is cheap, and in a still, or where nothing was found, by the fine one
-        too. A network that is alone looks at each picture once. Of several finds of one face that
-        counts in which it stands most upright as it was seen.
+        too. A network that is alone looks at each picture once. In a still those of several finds
+        of one face count in which it stood upright as it was seen.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB.
@@ -66,7 +66,7 @@ class Detector:
             found += self.fast(small)
         found = to_scale(found, small, image)
         found += to_scale(self.fine(fine, side), fine, image)
-        ranks = [_rank(face) for face in found]
+        ranks = [face.score for face in found]
         search = still or not found
         turned_side = max(cols, rows) // (1 if still else 2)
         for turns in (1, 3, 2) if search else (1, 3):
@@ -76,9 +76,9 @@ class Detector:
                 faces += self.fast(turned)
             if search and (still or not self.alone):
                 faces += self.fine(turned, turned_side)
-            ranks += [_rank(face) for face in faces]
+            ranks += [_rank(face, max(rows, cols)) for face in faces]
             found += to_scale(turn_back(faces, turns, cols, rows), small, image)
-        return best_of(found, inside=0.6, weak=0.65, ranks=ranks)
+        return best_of(found, inside=0.6, weak=0.65, ranks=ranks if still else None)
 
 
 COARSE_SIDE: Final = 256
@@ -94,21 +94,21 @@ LARGEST_SIDE: Final = 1600
 SMALLEST_SIDE: Final = 320
 
 
-def _rank(face: Face) -> float:
-    """How far to trust a face in the picture in which the network saw it: score x uprightness.
+def _rank(face: Face, side: int) -> float:
+    """How far to trust a face in a turned picture of which the longer side is this.
 
     A face that fills the picture is found in turned ones as well, often with the highest score
     and its points anywhere.
 
     Returns:
-        The score, times the cosine of the angle by which the line of the eyes is tilted or, if
-        that is larger, of the one by which the way from them to the mouth is; below 0 if they are
-        upside down.
+        The score; less than any score if the face takes more than 0.7 of the side and the line of
+        the eyes, or the way from them to the mouth, is tilted by more than 60 degrees.
     """
     eyes = face.points[1] - face.points[0]
     down = face.points[3:].mean(0) - face.points[:2].mean(0)
-    lengths = np.maximum(np.hypot(*np.stack([eyes, down]).T), 1e-6)
-    return face.score * float(min(eyes[0] / lengths[0], down[1] / lengths[1]))
+    upright = eyes[0] > np.hypot(*eyes) / 2 and down[1] > np.hypot(*down) / 2
+    fills = float((face.box[2:] - face.box[:2]).max()) > 0.7 * side
+    return face.score - 1 if fills and not upright else face.score
 
 
 def _side(width: int, height: int, smallest: int) -> int:
